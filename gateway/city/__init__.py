@@ -1,0 +1,1 @@
+"""The city operations view: a FastAPI application over a store of readings."""

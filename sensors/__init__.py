@@ -1,0 +1,1 @@
+"""What sensors say: kinds, payload formats, the simulated town and recordings. Knows nothing of MQTT or InfluxDB."""
