@@ -1,0 +1,431 @@
+"""Every setting of citygate, in one place.
+
+A configuration is a TOML file. Environment variables override it: ``CITYGATE_MQTT__HOST`` is ``host`` in ``[mqtt]``,
+``CITYGATE_OUTPUT__0__URL`` is ``url`` in the first ``[[output]]``. Secrets come from a file (``token_file = …``), from a
+systemd credential of that name, or from the environment, and are never printed.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from sensors.durations import Duration
+from sensors.kinds import Title
+
+ENV_PREFIX = "CITYGATE_"
+
+_SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used; the message names file, key path, value and what to do."""
+
+
+def _size(value: object) -> object:
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(\w+)", value.strip())):
+        if match[2] in _SIZES:
+            return int(float(match[1]) * _SIZES[match[2]])
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return value
+    msg = f"expected a size such as '512MiB' or '2GB', not {value!r}"
+    raise ValueError(msg)
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+"""Bytes, written with a unit."""
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+"""An identifier that may stand in a topic, a tag and a file name."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class _Secrets(_Section):
+    """Reads ``x`` from the file named by ``x_file``; a bare name may also be a systemd credential."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, data: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+        if not isinstance(data, dict):
+            return data
+        values = dict(data)
+        for name, field in cls.model_fields.items():
+            file_key = f"{name}_file"
+            if field.annotation != SecretStr | None or values.get(file_key) is None:
+                continue
+            if values.get(name) is not None:
+                continue  # an environment variable wins over the file
+            values[name] = _read_secret(str(values[file_key]), file_key)
+        return values
+
+
+def _read_secret(name: str, key: str) -> str:
+    path = Path(name)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and (Path(credentials) / path.name).is_file():
+        path = Path(credentials) / path.name
+    try:
+        text = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        msg = f"{key}: cannot read {path}: {reason}. Put the secret in that file, readable by this user alone"
+        raise ValueError(msg) from error
+    if not text:
+        msg = f"{key}: {path} is empty. Put the secret in that file"
+        raise ValueError(msg)
+    return text
+
+
+class GatewaySection(_Section):
+    """The gateway itself."""
+
+    id: Name = Field(description="name of this gateway; the tag `gateway` of everything it writes")
+    data_dir: Path = Field(Path("data"), description="where the spool lives; relative to this file")
+    kinds_dir: Path | None = Field(
+        None, description="a folder of further sensor kinds (TOML), beside the built-in ones"
+    )
+    health_interval: Duration = Field(10.0, description="how often the gateway's own health and ledger are stored")
+    health_host: str = Field("127.0.0.1", description="address of the local health endpoint")
+    health_port: Port | None = Field(8686, description="port of the local health endpoint (/health, /metrics)")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+
+
+class MqttConfig(_Secrets):
+    """The broker that the sensors publish to."""
+
+    host: str = Field("127.0.0.1", description="broker's host name or address")
+    port: Port = Field(1883, description="broker's port; 8883 is usual with TLS")
+    protocol: Literal["5", "3.1.1"] = Field("5", description="MQTT version; 3.1.1 for brokers that speak nothing newer")
+    client_id: Name | None = Field(
+        None, description="session's name at the broker; `citygate-` + gateway id by default"
+    )
+    username: str | None = Field(None, description="user name at the broker")
+    password: SecretStr | None = Field(None, description="password; prefer password_file")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    keep_alive: Duration = Field(60.0, description="longest silence before the link is probed")
+    receive_max: int = Field(4000, ge=1, le=65535, description="most messages unacknowledged at a time (back-pressure)")
+    session_expiry: Duration = Field(604800.0, description="how long the broker keeps messages for an absent gateway")
+    batch_size: int = Field(2000, ge=1, le=65535, description="messages that complete a batch")
+    batch_time: Duration = Field(0.2, gt=0, description="age of its first message that completes a batch")
+    tls: bool = Field(default=False, description="encrypt the link")
+    tls_ca: Path | None = Field(None, description="CA certificate; the system's CAs by default")
+    tls_cert: Path | None = Field(None, description="client certificate")
+    tls_key: Path | None = Field(None, description="client certificate's key")
+
+
+class SourceConfig(_Section):
+    """A family of topics and what their payloads mean."""
+
+    name: Name = Field("city", description="name on the ledger")
+    topic: str = Field(
+        "city/{site}/{kind}/{sensor}", description="topic template; levels in braces, `+` and a last `#` are accepted"
+    )
+    format: Literal["json"] = Field("json", description="payload format")
+    time: str | None = Field("ts", description="key of the observation time; without it, time of arrival")
+    rename: dict[str, str] = Field(default_factory=dict, description="payload key → quantity")
+    units: dict[str, str] = Field(default_factory=dict, description="quantity → the unit in which it arrives")
+    kind: Name | None = Field(None, description="kind of the sensors, when the topic does not tell")
+    site: Name | None = Field(None, description="site of the sensors, when the topic does not tell")
+    sensor: Name | None = Field(None, description="name of the sensor, when the topic does not tell")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for key in ("site", "kind", "sensor"):
+            if f"{{{key}}}" not in self.topic and getattr(self, key) is None:
+                msg = f"the topic '{self.topic}' has no {{{key}}}: add it there or set '{key}'"
+                raise ValueError(msg)
+        return self
+
+
+class SpoolConfig(_Section):
+    """What is kept on disk until it is delivered."""
+
+    path: Path | None = Field(None, description="spool file; `spool.db` in data_dir by default")
+    max_bytes: Size = Field(2**30, description="size at which the oldest batches are evicted (and counted)")
+
+
+class OutputConfig(_Secrets):
+    """A server that readings are forwarded to."""
+
+    name: Name = Field("influxdb", description="name on the ledger and of its position in the spool")
+    type: Literal["influxdb2", "influxdb1"] = Field(
+        "influxdb2", description="`influxdb2` writes to /api/v2/write (also VictoriaMetrics), `influxdb1` to /write"
+    )
+    url: str = Field(
+        description="server's address, such as https://influx.example.org:8086", pattern=r"^https?://[^/@\s]+"
+    )
+    org: str = Field("", description="organisation (influxdb2)")
+    bucket: str = Field("city", description="bucket (influxdb2)")
+    token: SecretStr | None = Field(None, description="token (influxdb2); prefer token_file")
+    token_file: Path | None = Field(None, description="file that holds the token")
+    database: str = Field("city", description="database (influxdb1)")
+    username: str | None = Field(None, description="user (influxdb1)")
+    password: SecretStr | None = Field(None, description="password (influxdb1); prefer password_file")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    flush_interval: Duration = Field(1.0, gt=0, description="longest wait of a committed batch before it is sent")
+    timeout: Duration = Field(10.0, gt=0, description="longest wait for the server's answer")
+    batch_bytes: Size = Field(2**20, description="most line protocol a request, before compression")
+    tls_ca: Path | None = Field(None, description="CA certificate; the system's CAs by default")
+
+
+class GatewayConfig(_Section):
+    """Configuration of ``citygate run``."""
+
+    gateway: GatewaySection
+    mqtt: MqttConfig = Field(default_factory=MqttConfig)
+    source: tuple[SourceConfig, ...] = (SourceConfig(),)
+    spool: SpoolConfig = Field(default_factory=SpoolConfig)
+    output: tuple[OutputConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Self:
+        for key, items in (("source", self.source), ("output", self.output)):
+            names = [item.name for item in items]
+            if twice := {name for name in names if names.count(name) > 1}:
+                msg = f"[[{key}]] names must differ: {', '.join(sorted(twice))} is used twice"
+                raise ValueError(msg)
+        return self
+
+    @property
+    def client_id(self) -> str:
+        """The session's name at the broker."""
+        return self.mqtt.client_id or f"citygate-{self.gateway.id}"
+
+    @property
+    def spool_path(self) -> Path:
+        """The spool's file."""
+        return self.spool.path or self.gateway.data_dir / "spool.db"
+
+
+class ServerSection(_Section):
+    """Where the city view listens."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a read token is required")
+    port: Port = Field(8080, description="port to listen on")
+    tls_cert: Path | None = Field(None, description="certificate chain, for https")
+    tls_key: Path | None = Field(None, description="the certificate's key")
+
+
+class AccessSection(_Secrets):
+    """Who may write and read."""
+
+    write_token: SecretStr | None = Field(None, description="token for /api/v2/write; prefer write_token_file")
+    write_token_file: Path | None = Field(None, description="file that holds the write token")
+    read_token: SecretStr | None = Field(None, description="token for readers beyond loopback; prefer read_token_file")
+    read_token_file: Path | None = Field(None, description="file that holds the read token")
+
+
+class StoreSection(_Secrets):
+    """Where the readings are."""
+
+    type: Literal["embedded", "influxdb1", "influxdb2"] = Field("embedded", description="the store behind the view")
+    path: Path = Field(Path("data/city.db"), description="file of the embedded store; relative to this file")
+    retention: Duration = Field(30 * 86400.0, description="how long the embedded store keeps readings")
+    url: str = Field("http://127.0.0.1:8086", description="InfluxDB's address")
+    database: str = Field("city", description="database (or bucket) to read by InfluxQL")
+    username: str | None = Field(None, description="user (influxdb1)")
+    password: SecretStr | None = Field(None, description="password (influxdb1); prefer password_file")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    token: SecretStr | None = Field(None, description="token (influxdb2); prefer token_file")
+    token_file: Path | None = Field(None, description="file that holds the token")
+
+
+class MapSection(_Section):
+    """What the map shows."""
+
+    title: Title = Field(Title(zh="城市运行", en="City operations", ko="도시 운영"), description="name of the town")
+    sensors: Path | None = Field(None, description="GeoJSON of sites and sensors")
+    districts: Path | None = Field(None, description="GeoJSON of districts and waters")
+    basemap: Path | None = Field(None, description="PMTiles file of a base map; none is needed")
+    center: tuple[float, float] | None = Field(None, description="longitude, latitude; the sensors' middle by default")
+    zoom: float = Field(11.5, description="first zoom level of the map")
+
+
+class CityConfig(_Section):
+    """Configuration of ``citygate city``."""
+
+    server: ServerSection = Field(default_factory=ServerSection)
+    access: AccessSection = Field(default_factory=AccessSection)
+    store: StoreSection = Field(default_factory=StoreSection)
+    map: MapSection = Field(default_factory=MapSection)
+
+
+_Model = typing.TypeVar("_Model", bound=BaseModel)
+
+
+def load(path: Path, model: type[_Model], environ: Mapping[str, str] = os.environ) -> _Model:
+    """Reads a configuration file.
+
+    Args:
+        path: The TOML file; relative paths in it are taken from its folder.
+        model: ``GatewayConfig`` or ``CityConfig``.
+        environ: Overrides, ``CITYGATE_SECTION__KEY``.
+
+    Returns:
+        The validated configuration, with absolute paths and secrets read.
+
+    Raises:
+        ConfigError: With file, key path, value, and the nearest valid key.
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        msg = f"{path}: cannot read the configuration: {error.strerror}"
+        raise ConfigError(msg) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        msg = f"{path}: not valid TOML: {error}"
+        raise ConfigError(msg) from error
+    _override(data, model, environ)
+    _absolute(data, model, path.resolve().parent)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{path}: {_explain(problem, data, model)}" for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, typing.Any]]:
+    """Lists every key of a configuration model.
+
+    Yields:
+        Key path, such as ``output[].url``, and pydantic's field.
+    """
+    for name, field in model.model_fields.items():
+        inner, many = _inner_model(field.annotation)
+        if inner is not None and inner is not Title:
+            yield from fields(inner, f"{prefix}{name}[]." if many else f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def masked(config: BaseModel) -> dict[str, Any]:
+    """The effective configuration with every secret masked, as plain TOML values."""
+
+    def plain(value: object) -> Any:  # noqa: ANN401 - a tree of TOML values
+        match value:
+            case SecretStr():
+                return "********"
+            case BaseModel():
+                return {key: plain(getattr(value, key)) for key in type(value).model_fields}
+            case dict():
+                return {key: plain(item) for key, item in value.items()}
+            case tuple() | list():
+                return [plain(item) for item in value]
+            case Path():
+                return str(value)
+            case _:
+                return value
+
+    tree: dict[str, Any] = plain(config)
+    return tree
+
+
+def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    if typing.get_origin(annotation) is tuple:
+        item = typing.get_args(annotation)[0]
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            return item, True
+    return None, False
+
+
+def _override(data: dict[str, Any], model: type[BaseModel], environ: Mapping[str, str]) -> None:
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX) or "__" not in variable:
+            continue
+        keys = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        if keys[0] not in model.model_fields:
+            continue  # a setting of the other program
+        place: Any = data
+        for key, following in zip(keys, keys[1:], strict=False):
+            if isinstance(place, list):
+                place = place[int(key)] if key.isdigit() and int(key) < len(place) else {}
+            else:
+                place = place.setdefault(key, [{}] if following.isdigit() else {})
+        if isinstance(place, dict):
+            place[keys[-1]] = _value(text)
+
+
+def _value(text: str) -> object:
+    if re.fullmatch(r"true|false|-?\d+(\.\d+)?|[\[{].*", text):
+        try:
+            return tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text
+
+
+def _absolute(data: object, model: type[BaseModel], folder: Path) -> None:
+    if not isinstance(data, dict):
+        return
+    for name, field in model.model_fields.items():
+        inner, many = _inner_model(field.annotation)
+        if inner is not None:
+            for item in data.get(name, []) if many else [data.setdefault(name, {})]:
+                _absolute(item, inner, folder)
+        elif Path in (field.annotation, *typing.get_args(field.annotation)):
+            value = data.get(name, field.default)
+            if isinstance(value, str | Path):
+                data[name] = str(folder / value)
+
+
+def _explain(problem: Any, data: object, model: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    loc = problem["loc"]
+    key = ""
+    for part in loc:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(model, loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; add it"
+    value: Any = data
+    for part in loc:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+            break
+    secret = isinstance(loc[-1], str) and loc[-1] in {"token", "password", "write_token", "read_token"}
+    shown = "" if value is None or isinstance(value, dict | list) or secret else f" = {value!r}"
+    return f"{key}{shown}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current = model
+    for part in loc:
+        if isinstance(part, str) and part in current.model_fields:
+            inner, _ = _inner_model(current.model_fields[part].annotation)
+            current = inner or current
+    return list(current.model_fields)
+
+
+__all__ = [
+    "AccessSection",
+    "CityConfig",
+    "ConfigError",
+    "GatewayConfig",
+    "GatewaySection",
+    "MapSection",
+    "MqttConfig",
+    "OutputConfig",
+    "ServerSection",
+    "SourceConfig",
+    "SpoolConfig",
+    "StoreSection",
+    "fields",
+    "load",
+    "masked",
+]
