@@ -289,7 +289,8 @@ def load(path: Path, model: type[_Model], environ: Mapping[str, str] = os.enviro
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [f"{path}: {_explain(problem, data, model)}" for problem in error.errors()]
+        problems = [item for item in error.errors() if item["type"] != "too_short" or error.error_count() == 1]
+        lines = [f"{path}: {_explain(problem, data, model)}" for problem in problems]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -357,12 +358,12 @@ def _override(data: dict[str, Any], model: type[BaseModel], environ: Mapping[str
 
 
 def _value(text: str) -> object:
-    if re.fullmatch(r"true|false|-?\d+(\.\d+)?|[\[{].*", text):
+    if text.startswith(("[", "{")):
         try:
             return tomllib.loads(f"x = {text}")["x"]
         except tomllib.TOMLDecodeError:
             return text
-    return text
+    return text  # pydantic reads numbers and booleans from text
 
 
 def _absolute(data: object, model: type[BaseModel], folder: Path) -> None:
@@ -390,7 +391,9 @@ def _explain(problem: Any, data: object, model: type[BaseModel]) -> str:  # noqa
         hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     if problem["type"] == "missing":
-        return f"{key}: missing; add it"
+        inner, many = _inner_model(model.model_fields[key].annotation) if key in model.model_fields else (None, False)
+        what = "" if inner is None else f" a section [[{key}]]" if many else f" a section [{key}]"
+        return f"{key}: missing; add{what or ' it'}"
     value: Any = data
     for part in loc:
         try:
