@@ -1,0 +1,154 @@
+/** The city HTTP API: its shapes, and one way to call it. */
+
+export type Language = 'zh' | 'en' | 'ko'
+export type Title = Record<Language, string>
+export type Severity = 'blue' | 'yellow' | 'orange' | 'red'
+export type State = 'fresh' | 'stale' | 'silent'
+/** A QARTOD flag: 1 good, 2 not evaluated, 3 suspect, 4 fail, 9 missing. */
+export type Flag = 1 | 2 | 3 | 4 | 9
+
+export interface Reading {
+  quantity: string
+  value: number | null
+  unit: string
+  flag: Flag
+  time: string
+}
+
+export interface Sensor {
+  id: string
+  kind: string
+  site: string
+  sensor: string
+  gateway: string
+  title: Title | null
+  site_title: Title | null
+  lat: number | null
+  lon: number | null
+  time: string
+  age_s: number
+  interval_s: number
+  state: State
+  flag: Flag
+  readings: Reading[]
+}
+
+export interface EventLimit {
+  severity: Severity
+  above?: number | null
+  below?: number | null
+}
+
+export interface Quantity {
+  name: string
+  title: Title
+  unit: string
+  decimals: number
+  suspect: [number, number] | null
+  fail: [number, number] | null
+  events: EventLimit[]
+}
+
+export interface Kind {
+  kind: string
+  title: Title
+  quantities: Quantity[]
+}
+
+export interface CityEvent {
+  id: string
+  time: string
+  severity: Severity | 'none'
+  kind: string
+  site: string
+  sensor: string
+  sensor_id: string
+  gateway: string
+  quantity: string
+  value: number | null
+  limit: number | null
+  message: string
+  since: string
+  until: string | null
+}
+
+export interface Gateway {
+  gateway: string
+  time: string
+  age_s: number
+  state: State
+  version: string
+  uptime_s: number
+  ledger: Record<'received' | 'delivered' | 'queued' | 'quarantined' | 'dead' | 'duplicate' | 'evicted', number>
+  spool_bytes: number
+  rss_bytes: number
+  sensors: number
+}
+
+export interface TownMap {
+  center: [number, number] | null
+  zoom: number | null
+  districts: GeoJSON.FeatureCollection | null
+  sites: GeoJSON.FeatureCollection
+  basemap: string | null
+  title: Title | null
+}
+
+export interface SensorDetail extends Sensor {
+  quantities: Quantity[]
+  events: CityEvent[]
+}
+
+/** Raw points are [ms, value, flag]; with a step [ms, mean, worst flag, min, max]. */
+export type Point = [number, number | null, Flag, (number | null)?, (number | null)?]
+
+export interface Series {
+  id: string
+  quantity: string
+  unit: string
+  start: string
+  end: string
+  step: number | null
+  points: Point[]
+  quarantined: [number, number, Flag, string][]
+}
+
+/** An answer other than 2xx; `message` is the server's problem detail. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message)
+  }
+}
+
+async function call<T>(path: string, init?: RequestInit): Promise<T> {
+  const response = await fetch(path, { credentials: 'same-origin', ...init })
+  if (!response.ok) {
+    const problem = (await response.json().catch(() => ({}))) as { detail?: unknown; title?: unknown }
+    throw new ApiError(response.status, String(problem.detail ?? problem.title ?? response.statusText))
+  }
+  return (response.status === 204 ? undefined : await response.json().catch(() => undefined)) as T
+}
+
+export const getKinds = () => call<{ kinds: Kind[] }>('/api/v1/kinds')
+export const getMap = () => call<TownMap>('/api/v1/map')
+export const getSensors = () => call<{ time: string; sensors: Sensor[] }>('/api/v1/sensors')
+export const getEvents = () => call<{ events: CityEvent[] }>('/api/v1/events?limit=200')
+export const getGateways = () => call<{ gateways: Gateway[] }>('/api/v1/gateways')
+export const getSensor = (id: string) => call<SensorDetail>(`/api/v1/sensors/${encodeURIComponent(id)}`)
+
+export function getSeries(id: string, quantity: string, start: number, end: number, step: number | null) {
+  const query = new URLSearchParams({ quantity, start: String(Math.floor(start)), end: String(Math.ceil(end)) })
+  if (step !== null) query.set('step', String(step))
+  return call<Series>(`/api/v1/sensors/${encodeURIComponent(id)}/series?${query.toString()}`)
+}
+
+export const signIn = (token: string) =>
+  call<unknown>('/api/v1/session', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ token }),
+  })
+export const signOut = () => call<unknown>('/api/v1/session', { method: 'DELETE' })

@@ -1,0 +1,203 @@
+/** The town as the page knows it: loaded once, then kept current by the server's stream. */
+import { SvelteMap } from 'svelte/reactivity'
+import * as api from './api'
+import type { CityEvent, Gateway, Kind, Quantity, Sensor, Severity, TownMap } from './api'
+import { ageOf, stateOf } from './freshness'
+import { byUrgency, isOpen, rank } from './severity'
+import { words } from './words.svelte'
+
+type Phase = 'loading' | 'ready' | 'signin'
+
+class Town {
+  phase = $state<Phase>('loading')
+  signedIn = $state(false)
+  /** Server time in ms, advanced each second. */
+  now = $state(Date.now())
+  lostSince = $state<number | null>(null)
+  retryAt = $state<number | null>(null)
+  map = $state.raw<TownMap | null>(null)
+  kinds = $state.raw<Kind[]>([])
+  open = $state<string | null>(null)
+  /** Changes whenever readings arrive. */
+  pulse = $state(0)
+  hiddenKinds = $state.raw<ReadonlySet<string>>(new Set())
+
+  readonly #sensors = new SvelteMap<string, Sensor>()
+  readonly #events = new SvelteMap<string, CityEvent>()
+  readonly #gateways = new SvelteMap<string, Gateway>()
+  #skew = 0
+  #source: EventSource | null = null
+  #retry: ReturnType<typeof setTimeout> | undefined
+  #tries = 0
+
+  readonly #catalogue = $derived(
+    new Map(this.kinds.map((kind) => [kind.kind, { kind, quantities: new Map(kind.quantities.map((q) => [q.name, q])) }])),
+  )
+  /** Every sensor, its state as of now. */
+  readonly sensors = $derived(
+    [...this.#sensors.values()]
+      .map((sensor) => {
+        const age = ageOf(sensor.time, this.now)
+        return { ...sensor, age_s: age, state: stateOf(age, sensor.interval_s) }
+      })
+      .sort((a, b) => a.id.localeCompare(b.id)),
+  )
+  readonly events = $derived([...this.#events.values()].sort(byUrgency))
+  readonly gateways = $derived(
+    [...this.#gateways.values()].sort((a, b) => a.gateway.localeCompare(b.gateway)).map((gateway) => {
+      const age = ageOf(gateway.time, this.now)
+      return { ...gateway, age_s: age, state: stateOf(age, 10) }
+    }),
+  )
+  readonly openEvents = $derived(this.events.filter(isOpen))
+  /** The gravest open event of each sensor that has one. */
+  readonly worst = $derived.by(() => {
+    const worst = new Map<string, Severity>()
+    for (const event of this.openEvents) {
+      if (event.severity !== 'none' && rank(event.severity) > rank(worst.get(event.sensor_id) ?? 'none')) {
+        worst.set(event.sensor_id, event.severity)
+      }
+    }
+    return worst
+  })
+  readonly presentKinds = $derived.by(() => {
+    const present = new Set([...this.#sensors.values()].map((sensor) => sensor.kind))
+    const order = this.kinds.map((kind) => kind.kind)
+    return [...order.filter((kind) => present.has(kind)), ...[...present].filter((kind) => !order.includes(kind)).sort()]
+  })
+  readonly liveCount = $derived(this.sensors.filter((sensor) => sensor.state === 'fresh').length)
+  readonly dataAge = $derived(this.sensors.length ? Math.min(...this.sensors.map((sensor) => sensor.age_s)) : Infinity)
+
+  quantity(kind: string, name: string): Quantity | undefined {
+    return this.#catalogue.get(kind)?.quantities.get(name)
+  }
+  kindName(kind: string): string {
+    return words.title(this.#catalogue.get(kind)?.kind.title, kind)
+  }
+  quantityName(kind: string, name: string): string {
+    return words.title(this.quantity(kind, name)?.title, name)
+  }
+  siteName(site: string): string {
+    const feature = this.map?.sites.features.find((f) => f.properties?.site === site && !f.properties.sensor)
+    return words.title(feature?.properties?.title as api.Title | undefined, site)
+  }
+  placeOf(sensor: Sensor): string {
+    return sensor.site_title ? words.title(sensor.site_title, sensor.site) : this.siteName(sensor.site)
+  }
+  get(id: string): Sensor | undefined {
+    return this.#sensors.get(id)
+  }
+  toggleKind(kind: string): void {
+    const hidden = new Set(this.hiddenKinds)
+    if (!hidden.delete(kind)) hidden.add(kind)
+    this.hiddenKinds = hidden
+  }
+
+  /** Loads everything and follows the stream, until the page is left. */
+  start(): () => void {
+    const clock = setInterval(() => (this.now = Date.now() + this.#skew), 1000)
+    void this.connect()
+    return () => {
+      clearInterval(clock)
+      clearTimeout(this.#retry)
+      this.#source?.close()
+    }
+  }
+
+  /** Loads and connects; a failure shows the banner and tries again, a 401 shows the sign-in form. */
+  async connect(): Promise<void> {
+    clearTimeout(this.#retry)
+    this.retryAt = null
+    this.#source?.close()
+    try {
+      const [kinds, map, sensors, events, gateways] = await Promise.all([
+        api.getKinds(), api.getMap(), api.getSensors(), api.getEvents(), api.getGateways(),
+      ])
+      this.kinds = kinds.kinds
+      if (JSON.stringify(map) !== JSON.stringify(this.map)) this.map = map
+      this.#setTime(sensors.time)
+      this.#sensors.clear()
+      this.#events.clear()
+      this.#gateways.clear()
+      this.#takeSensors(sensors.sensors)
+      this.#takeEvents(events.events)
+      this.#takeGateways(gateways.gateways)
+      this.phase = 'ready'
+      this.#follow()
+    } catch (error) {
+      if (error instanceof api.ApiError && error.status === 401) {
+        this.phase = 'signin'
+        this.lostSince = null
+      } else this.#lose()
+    }
+  }
+
+  async signIn(token: string): Promise<void> {
+    await api.signIn(token)
+    this.signedIn = true
+    this.phase = 'loading'
+    await this.connect()
+  }
+
+  async signOut(): Promise<void> {
+    await api.signOut().catch(() => undefined)
+    this.signedIn = false
+    this.open = null
+    await this.connect()
+  }
+
+  #follow(): void {
+    const source = new EventSource('/api/v1/stream')
+    this.#source = source
+    const on = (name: string, take: (data: never) => void) =>
+      source.addEventListener(name, (message) => take(JSON.parse((message as MessageEvent<string>).data) as never))
+    on('hello', (data: { time: string }) => {
+      this.#setTime(data.time)
+      this.lostSince = null
+      this.#tries = 0
+    })
+    on('sensors', (data: { time: string; sensors: Sensor[] }) => {
+      this.#setTime(data.time)
+      this.#takeSensors(data.sensors)
+    })
+    on('events', (data: { events: CityEvent[] }) => this.#takeEvents(data.events))
+    on('gateways', (data: { gateways: Gateway[] }) => this.#takeGateways(data.gateways))
+    source.onerror = () => {
+      source.close()
+      this.#lose()
+    }
+  }
+
+  #lose(): void {
+    this.lostSince ??= this.now
+    const wait = Math.min(30, 2 ** this.#tries) * 1000
+    this.#tries += 1
+    this.retryAt = this.now + wait
+    this.#retry = setTimeout(() => void this.connect(), wait)
+  }
+
+  #setTime(time: string): void {
+    const at = Date.parse(time)
+    if (Number.isNaN(at)) return
+    this.#skew = at - Date.now()
+    this.now = at
+  }
+
+  #takeSensors(sensors: Sensor[]): void {
+    for (const sensor of sensors) this.#sensors.set(sensor.id, sensor)
+    if (sensors.length) this.pulse += 1
+  }
+
+  #takeEvents(events: CityEvent[]): void {
+    for (const event of events) this.#events.set(event.id, event)
+    if (this.#events.size > 600) {
+      for (const event of this.events.slice(500)) if (!isOpen(event)) this.#events.delete(event.id)
+    }
+  }
+
+  #takeGateways(gateways: Gateway[] | undefined): void {
+    for (const gateway of gateways ?? []) this.#gateways.set(gateway.gateway, gateway)
+  }
+}
+
+export const town = new Town()

@@ -1,0 +1,169 @@
+/** The page's words in three languages; the choice is kept in the browser and changes everything at once. */
+import type { Flag, Language, Severity, State, Title } from './api'
+import { span } from './format'
+
+export const LANGUAGES: readonly Language[] = ['zh', 'en', 'ko']
+export const LANGUAGE_NAMES: Record<Language, [short: string, long: string]> = {
+  zh: ['中', '中文'],
+  en: ['EN', 'English'],
+  ko: ['한', '한국어'],
+}
+
+const WORDS = {
+  town: ['城市运行', 'City operations', '도시 운영'],
+  dataOld: ['数据 {age}前', 'data {age} old', '데이터 {age} 전'],
+  noData: ['暂无数据', 'no data yet', '데이터 없음'],
+  live: ['{n}/{all} 在线', '{n}/{all} live', '{n}/{all} 수신 중'],
+  dark: ['深色', 'Dark', '어둡게'],
+  light: ['浅色', 'Light', '밝게'],
+  switchTheme: ['切换为{theme}主题', 'Switch to {theme} theme', '{theme} 테마로 전환'],
+  signOut: ['退出', 'Sign out', '로그아웃'],
+  signIn: ['登录', 'Sign in', '로그인'],
+  signInHelp: ['请输入访问令牌。令牌由系统管理员发放。', 'Enter the read token. Whoever runs this server has it.', '읽기 토큰을 입력하세요. 서버 관리자가 발급합니다.'],
+  token: ['访问令牌', 'Token', '토큰'],
+  wrongToken: ['令牌不正确，请检查后重试。', 'This token is not accepted. Check it and try again.', '토큰이 맞지 않습니다. 확인 후 다시 시도하세요.'],
+  unreachable: ['服务器没有应答。', 'The server does not answer.', '서버가 응답하지 않습니다.'],
+  lost: ['{since}起连接中断，数据停在当时', 'Connection lost since {since}; data stands as it was', '{since}부터 연결 끊김, 당시 데이터 표시 중'],
+  retryIn: ['{n} 秒后重试', 'next try in {n} s', '{n}초 후 재시도'],
+  retrying: ['正在重试', 'trying now', '재시도 중'],
+  retryNow: ['立即重试', 'Try now', '지금 재시도'],
+  environment: ['环境', 'Environment', '환경'],
+  map: ['地图', 'Map', '지도'],
+  events: ['实时事件', 'Live events', '실시간 이벤트'],
+  sensors: ['传感器', 'Sensors', '센서'],
+  summary: ['概况', 'Summary', '요약'],
+  worstRoads: ['最慢道路', 'Slowest roads', '가장 느린 도로'],
+  parkingLeft: ['剩余车位', 'Parking left', '남은 주차면'],
+  fleet: ['网关', 'Gateways', '게이트웨이'],
+  alive: ['{n}/{all} 在线', '{n}/{all} alive', '{n}/{all} 작동 중'],
+  backlog: ['待传 {n}', 'backlog {n}', '대기 {n}'],
+  queued: ['待传', 'queued', '대기'],
+  delivered: ['已送达', 'delivered', '전달'],
+  quarantined: ['已隔离', 'quarantined', '격리'],
+  dead: ['死信', 'dead letters', '데드레터'],
+  open: ['进行中 {n}', '{n} open', '진행 중 {n}'],
+  over: ['已结束', 'ended', '종료'],
+  since: ['持续 {age}', 'for {age}', '{age}째'],
+  ended: ['{age}前结束', 'ended {age} ago', '{age} 전 종료'],
+  ago: ['{age}前', '{age} ago', '{age} 전'],
+  above: ['高于 {limit}', 'over {limit}', '{limit} 초과'],
+  below: ['低于 {limit}', 'under {limit}', '{limit} 미만'],
+  noEvents: ['一切平静。数值越过界限时，事件会出现在这里。', 'All calm. A value over its limit appears here.', '이상 없음. 한계를 넘는 값이 여기에 표시됩니다.'],
+  noSensors: ['还没有传感器。网关写入第一个读数后即会出现。', 'No sensor yet. Each appears here once a gateway has written its first reading.', '센서가 없습니다. 게이트웨이가 첫 값을 쓰면 표시됩니다.'],
+  noMatch: ['没有符合条件的传感器。', 'No sensor matches.', '조건에 맞는 센서가 없습니다.'],
+  noGateways: ['还没有网关报告状态。', 'No gateway has reported yet.', '상태를 보고한 게이트웨이가 없습니다.'],
+  nothingHere: ['这类传感器尚无读数。', 'No readings of this kind yet.', '이 종류의 측정값이 없습니다.'],
+  clear: ['清除筛选', 'Clear filters', '필터 지우기'],
+  search: ['按地点或编号搜索', 'Search place or id', '장소 또는 번호 검색'],
+  allKinds: ['全部类型', 'All kinds', '모든 종류'],
+  allStates: ['全部状态', 'All states', '모든 상태'],
+  ofAll: ['{n}/{all}', '{n} of {all}', '{n}/{all}'],
+  showAll: ['显示全部 {n} 个', 'Show all {n}', '{n}개 모두 보기'],
+  place: ['地点', 'Place', '장소'],
+  kind: ['类型', 'Kind', '종류'],
+  reading: ['读数', 'Reading', '측정값'],
+  state: ['状态', 'State', '상태'],
+  quality: ['质量', 'Quality', '품질'],
+  layers: ['图层', 'Layers', '레이어'],
+  legend: ['图例', 'Legend', '범례'],
+  fit: ['显示全部', 'Show all', '전체 보기'],
+  noMap: ['此浏览器无法显示地图（需要 WebGL）。传感器列表仍可使用。', 'This browser cannot draw the map (it needs WebGL). The sensor list works without it.', '이 브라우저는 지도를 표시할 수 없습니다(WebGL 필요). 센서 목록은 사용할 수 있습니다.'],
+  unplaced: ['{n} 个传感器没有位置', '{n} sensors without a position', '위치 없는 센서 {n}개'],
+  close: ['关闭', 'Close', '닫기'],
+  noPoints: ['这段时间没有读数。', 'No readings in this time.', '이 기간에 측정값이 없습니다.'],
+  loading: ['加载中', 'Loading', '불러오는 중'],
+  failedLoad: ['无法加载：{why}', 'Could not load: {why}', '불러오지 못함: {why}'],
+  usual: ['可信范围', 'operator range', '신뢰 범위'],
+  quantities: ['测量项', 'Quantities', '측정 항목'],
+  range: ['时间范围', 'Time range', '기간'],
+  keptOut: ['被隔离的读数', 'Kept out by quality control', '품질 관리로 격리된 값'],
+  readings: ['每 {interval} 一次', 'every {interval}', '{interval}마다'],
+  skip: ['跳到事件', 'Skip to events', '이벤트로 건너뛰기'],
+  language: ['语言', 'Language', '언어'],
+  limit: ['{severity}界限', '{severity} limit', '{severity} 한계'],
+} satisfies Record<string, [string, string, string]>
+
+export type Word = keyof typeof WORDS
+
+const SEVERITY: Record<Severity | 'none', [string, string, string]> = {
+  blue: ['蓝色', 'blue', '파랑'],
+  yellow: ['黄色', 'yellow', '노랑'],
+  orange: ['橙色', 'orange', '주황'],
+  red: ['红色', 'red', '빨강'],
+  none: ['已恢复', 'over', '해제'],
+}
+const STATE: Record<State, [string, string, string]> = {
+  fresh: ['在线', 'live', '수신 중'],
+  stale: ['延迟', 'stale', '지연'],
+  silent: ['失联', 'silent', '끊김'],
+}
+const FLAG: Record<Flag, [string, string, string]> = {
+  1: ['正常', 'good', '정상'],
+  2: ['未评估', 'not checked', '미평가'],
+  3: ['可疑', 'suspect', '의심'],
+  4: ['不合格', 'failed', '불합격'],
+  9: ['缺失', 'missing', '결측'],
+}
+const REASON: Record<string, [string, string, string]> = {
+  gross_range: ['超出量程', 'outside the gross range', '측정 범위 벗어남'],
+  operator_range: ['超出可信范围', 'outside the operator range', '신뢰 범위 벗어남'],
+  flat_line: ['数值卡住不变', 'value does not move', '값이 고정됨'],
+  rate_of_change: ['变化过快', 'changes too fast', '변화가 너무 빠름'],
+  spike: ['尖峰', 'spike', '스파이크'],
+  future_time: ['时间在未来', 'time in the future', '미래 시각'],
+  not_a_number: ['不是数值', 'not a number', '숫자가 아님'],
+}
+const UNITS: Record<'second' | 'minute' | 'hour' | 'day', [string, string, string]> = {
+  second: ['{n} 秒', '{n} s', '{n}초'],
+  minute: ['{n} 分钟', '{n} min', '{n}분'],
+  hour: ['{n} 小时', '{n} h', '{n}시간'],
+  day: ['{n} 天', '{n} d', '{n}일'],
+}
+export const COMPASS: Record<Language, readonly string[]> = {
+  zh: ['北', '东北', '东', '东南', '南', '西南', '西', '西北'],
+  en: ['N', 'NE', 'E', 'SE', 'S', 'SW', 'W', 'NW'],
+  ko: ['북', '북동', '동', '남동', '남', '남서', '서', '북서'],
+}
+const LOCALE: Record<Language, string> = { zh: 'zh-CN', en: 'en-GB', ko: 'ko-KR' }
+
+function chosen(): Language {
+  const kept = localStorage.getItem('citygate.language') ?? navigator.language.slice(0, 2)
+  return LANGUAGES.find((code) => code === kept) ?? 'en'
+}
+
+class Words {
+  language = $state<Language>(chosen())
+
+  choose(language: Language): void {
+    this.language = language
+    localStorage.setItem('citygate.language', language)
+  }
+
+  private pick(words: [string, string, string], values: Record<string, string | number> = {}): string {
+    const text = words[LANGUAGES.indexOf(this.language)] ?? words[1]
+    return text.replace(/\{(\w+)\}/g, (_, key: string) => String(values[key] ?? ''))
+  }
+
+  t = (word: Word, values?: Record<string, string | number>): string => this.pick(WORDS[word], values)
+  severity = (value: Severity | 'none'): string => this.pick(SEVERITY[value])
+  state = (value: State): string => this.pick(STATE[value])
+  flag = (value: Flag): string => this.pick(FLAG[value])
+  title = (title: Title | null | undefined, otherwise: string): string => title?.[this.language] || title?.en || otherwise
+  reason = (code: string): string => {
+    const known = REASON[code]
+    return known ? this.pick(known) : code.replaceAll('_', ' ')
+  }
+  age = (seconds: number): string => {
+    if (!Number.isFinite(seconds)) return '–'
+    const { n, unit } = span(seconds)
+    return this.pick(UNITS[unit], { n })
+  }
+  exact = (time: string | number): string =>
+    new Date(time).toLocaleString(LOCALE[this.language], { dateStyle: 'medium', timeStyle: 'medium', hourCycle: 'h23' })
+  day = (date: Date): string =>
+    date.toLocaleDateString(LOCALE[this.language], { weekday: 'short', day: 'numeric', month: 'short' })
+  clock = (time: Date | number): string =>
+    new Date(time).toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
+}
+
+export const words = new Words()
