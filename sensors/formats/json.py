@@ -1,0 +1,122 @@
+"""The default format: one JSON object a message, ``{"ts": 1700000000000, "pm25": 12.3, …}``.
+
+The time is a number in s, ms, µs or ns, or RFC 3339 text with an offset. Numbers may be written as text; ``null`` is a
+missing value; a wind direction may be a point of the compass.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+COMPASS = {
+    point: index * 22.5
+    for index, point in enumerate(
+        ("N", "NNE", "NE", "ENE", "E", "ESE", "SE", "SSE", "S", "SSW", "SW", "WSW", "W", "WNW", "NW", "NNW")
+    )
+}
+"""Degrees of the sixteen points of the compass, clockwise from north."""
+
+
+class PayloadError(Exception):
+    """A payload that cannot be read; the message says where and why."""
+
+
+class Sample(NamedTuple):
+    """What one payload says.
+
+    Attributes:
+        time: Observation time as sent, in s, ms, µs or ns since 1970; NaN when the payload has none.
+        values: Quantity → value as sent; NaN where the sensor says that the value is missing.
+        problems: A reason for each field that could not be read.
+    """
+
+    time: float
+    values: dict[str, float]
+    problems: tuple[str, ...] = ()
+
+
+class Json:
+    """Reads JSON payloads.
+
+    Args:
+        time: Key of the observation time, or None when payloads have none.
+        rename: Key in the payload → quantity.
+    """
+
+    def __init__(self, time: str | None, rename: Mapping[str, str]) -> None:
+        self._time = time or ""
+        self._rename = dict(rename)
+        self._fast = msgspec.json.Decoder(dict[str, float]).decode
+
+    def decode(self, payload: bytes) -> Sample:
+        """Reads one payload.
+
+        Raises:
+            PayloadError: If it is no JSON object, or its time cannot be read.
+        """
+        try:
+            values = self._fast(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return self._carefully(payload)
+        time = values.pop(self._time, math.nan) if self._time else math.nan
+        if self._rename:
+            values = {self._rename.get(key, key): value for key, value in values.items()}
+        return Sample(time, values)
+
+    def _carefully(self, payload: bytes) -> Sample:
+        try:
+            data = json.loads(payload)  # unlike msgspec, it reads past one number that is out of range
+        except (ValueError, RecursionError) as error:
+            msg = f"not valid JSON: {error}"
+            raise PayloadError(msg) from error
+        if not isinstance(data, dict):
+            msg = f"expected a JSON object, not {type(data).__name__}"
+            raise PayloadError(msg)
+        time = math.nan
+        if self._time and (sent := data.pop(self._time, None)) is not None:
+            time = _time(self._time, sent)
+        values: dict[str, float] = {}
+        problems: list[str] = []
+        for key, value in data.items():
+            try:
+                values[self._rename.get(key, key)] = _number(value)
+            except (ValueError, OverflowError):
+                problems.append(f"{key}: expected a number, not {str(value)[:60]!r}")
+        return Sample(time, values, tuple(problems))
+
+
+def _number(value: object) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, str) and (angle := COMPASS.get(value.strip().upper())) is not None:
+        return angle
+    if isinstance(value, bool | int | float | str):
+        number = float(value)
+        if math.isfinite(number):
+            return number
+    raise ValueError
+
+
+def _time(key: str, value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            if moment.tzinfo is None:
+                msg = f"{key}: the time {value[:40]!r} has no offset from UTC"
+                raise PayloadError(msg)
+            return moment.timestamp() * 1000
+    msg = f"{key}: expected a time in s, ms, µs or ns or as RFC 3339, not {str(value)[:40]!r}"
+    raise PayloadError(msg)
