@@ -1,0 +1,1 @@
+"""The repository holds together: documents, locks, commands and packages say the same."""
