@@ -78,7 +78,7 @@ class Secrets:
             raise ProvisionError(msg) from error
 
     def write(self, name: str, text: str) -> None:
-        """Puts a secret in place at once, readable by its service alone; a power cut leaves the old one or the new one."""
+        """Puts a secret in place, readable by its service alone; a power cut leaves the old one or the new one."""
         path = self._root / name
         owner = self._owners.get(path.parent.name, os.geteuid())
         fresh = path.with_name(f".{path.name}.new")
@@ -97,7 +97,7 @@ class Secrets:
         except OSError as error:
             msg = f"cannot write {path}: {error.strerror}. Run this as root"
             raise ProvisionError(msg) from error
-        print(f"wrote {path}")
+        _say(f"wrote {path}")
 
     @staticmethod
     def _protect(folder: Path, owner: int) -> None:
@@ -116,9 +116,12 @@ def matches(password: str, stored: str) -> bool:
     """Whether a line of mosquitto's password file was made of this password."""
     try:
         _, kind, rounds, salt, _ = stored.split("$")
-        return kind == "7" and hmac.compare_digest(mosquitto_hash(password, base64.b64decode(salt), int(rounds)), stored)
+        return kind == "7" and hmac.compare_digest(
+            mosquitto_hash(password, base64.b64decode(salt), int(rounds)), stored
+        )
     except ValueError:
         return False
+    return kind == "7" and hmac.compare_digest(fresh, stored)
 
 
 def generate(store: Secrets) -> None:
@@ -152,12 +155,16 @@ def _health_password(options: str | None) -> str:
     return secrets.token_hex(32)  # a token that begins with "-" would read as an option
 
 
-def authorize(store: Secrets, url: str, bucket: str, operator_token: str) -> None:
+def authorize(store: Secrets, url: str, bucket: str) -> None:
     """Makes the tokens of the gateway and of the city view, when they are missing.
 
     Raises:
-        ProvisionError: InfluxDB cannot be reached, refuses the token, or has no such bucket.
+        ProvisionError: There is no operator token, or InfluxDB cannot be reached, refuses it, or has no such bucket.
     """
+    operator_token = store.read("influxdb/operator-token")
+    if operator_token is None:
+        msg = "influxdb/operator-token is missing: put InfluxDB's operator token there"
+        raise ProvisionError(msg)
     wanted = {
         name: action
         for name, action in (("gateway/influxdb-token", "write"), ("city/influxdb-token", "read"))
@@ -211,7 +218,11 @@ def show(store: Secrets) -> None:
         ("MQTT, account 'sensor'", "operator/sensor-password"),
         ("InfluxDB, user 'admin'", "influxdb/admin-password"),
     ):
-        print(f"{title}: {store.read(name) or 'not made yet: run secrets'}")
+        _say(f"{title}: {store.read(name) or 'not made yet: run secrets'}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
 
 
 def _owner(text: str) -> tuple[str, int]:
@@ -242,15 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "secrets":
                 generate(store)
             case "tokens":
-                operator = store.read("influxdb/operator-token")
-                if operator is None:
-                    msg = f"{options.root}/influxdb/operator-token is missing: put InfluxDB's operator token there"
-                    raise ProvisionError(msg)
-                authorize(store, options.url.rstrip("/"), options.bucket, operator)
+                authorize(store, options.url.rstrip("/"), options.bucket)
             case _:
                 show(store)
     except ProvisionError as error:
-        print(f"provision: {error}", file=sys.stderr)
+        sys.stderr.write(f"provision: {error}\n")
         return 1
     return 0
 
