@@ -1,5 +1,7 @@
 """Units: the factor and the offset that turn a sent value into the kind's unit, found once, when a source is loaded."""
 
+import re
+
 
 class UnitError(Exception):
     """A unit is unknown, or measures something else."""
@@ -24,6 +26,7 @@ def conversion(sent: str, stored: str) -> tuple[float, float]:
 
     registry: pint.UnitRegistry[float] = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
     try:
+        sent, stored = (re.sub(r"(?<=[a-z])([23])\b", r"**\1", unit) for unit in (sent, stored))  # m3 for m³
         at_zero = registry.Quantity(0.0, sent).to(stored).magnitude
         at_one = registry.Quantity(1.0, sent).to(stored).magnitude
     except Exception as error:

@@ -48,7 +48,7 @@ class Json:
     """
 
     def __init__(self, time: str | None, rename: Mapping[str, str]) -> None:
-        self._time = time or ""
+        self._time: str = time or ""
         self._rename = dict(rename)
         self._fast = msgspec.json.Decoder(dict[str, float]).decode
 

@@ -1,0 +1,192 @@
+"""The agent: the way of a reading, from the broker to the spool, and from there to the servers.
+
+    ingest → decode → inspect → encode → spool ──→ forward
+       ↑                                   │
+       └──── acknowledge after the commit ─┘
+
+When power fails, the broker still holds what was not acknowledged, and the spool holds what was.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway import __version__
+from gateway.config import GatewayConfig
+from gateway.edge.batch import Entry
+from gateway.edge.decode import Decoder
+from gateway.edge.encode import encode, health
+from gateway.edge.forward import Forwarder
+from gateway.edge.health import HealthServer
+from gateway.edge.ingest import Ingest, Mqtt5Ingest
+from gateway.edge.inspect import Inspector
+from gateway.edge.readings import Channels
+from gateway.edge.spool import Spool, SpoolError
+from sensors import kinds
+
+log = logging.getLogger("citygate.agent")
+
+_STOP_WITHIN = 9.0  # seconds; service managers kill after ten
+_LAST_FLUSH = 5.0
+_DEAD_LETTERS_LOGGED = 3  # a batch; the rest is in the spool
+
+
+class Agent:
+    """One gateway.
+
+    Args:
+        config: Its configuration.
+
+    Raises:
+        KindError: If a file of kinds cannot be used.
+        SourceError: If a source cannot be used as declared.
+        SpoolError: If the spool cannot be opened.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.config = config
+        self.kinds = dict(kinds.builtin())
+        if config.gateway.kinds_dir is not None:
+            self.kinds |= kinds.read_folder(config.gateway.kinds_dir)
+        self.channels = Channels()
+        self.decoder = Decoder(config.source, self.kinds, config.gateway.id, self.channels)
+        self.inspector = Inspector(self.channels)
+        config.spool_path.parent.mkdir(parents=True, exist_ok=True)
+        self.spool = Spool(config.spool_path, [output.name for output in config.output], config.spool.max_bytes)
+        self.ingest = _ingest(config, [source.filter for source in self.decoder.sources])
+        self.forwarders = [Forwarder(self.spool, output) for output in config.output]
+        self._started = time.monotonic()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Runs until :meth:`stop`, SIGTERM or SIGINT; then commits, acknowledges and flushes what is there."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        beside = [asyncio.create_task(forwarder.run()) for forwarder in self.forwarders]
+        beside.append(asyncio.create_task(self._report_health()))
+        async with HealthServer(self):
+            log.info("gateway %s started", self.config.gateway.id, extra={"version": __version__})
+            taking = asyncio.create_task(self._take())
+            await asyncio.wait([taking, *beside], return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopping.is_set():  # a task ended on its own: let its error be seen
+                self.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_WITHIN):
+                    await taking
+                    await self.ingest.close()
+                    beside[-1].cancel()
+                    await self._commit(Entry(self._health()))
+                    await asyncio.gather(*(forwarder.flush(_LAST_FLUSH) for forwarder in self.forwarders))
+            for task in [taking, *beside]:
+                task.cancel()
+            results = await asyncio.gather(taking, *beside, return_exceptions=True)
+        await asyncio.gather(*(forwarder.close() for forwarder in self.forwarders))
+        backlog = self.spool.backlog()
+        await self.spool.close()
+        log.info("gateway %s stopped", self.config.gateway.id, extra={"backlog": backlog})
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def stop(self) -> None:
+        """Asks the agent to stop gracefully."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._stop_task = asyncio.ensure_future(self.ingest.stop())
+
+    async def _take(self) -> None:
+        async for batch in self.ingest.batches():
+            readings = self.decoder.decode(batch)
+            events = self.inspector.inspect(readings)
+            entry = encode(readings, events, self.channels, self.config.gateway.id)
+            await self._commit(entry)
+            self.ingest.acknowledge(batch)
+            for letter in entry.dead[:_DEAD_LETTERS_LOGGED]:
+                log.warning("dead letter: %s", letter.reason, extra={"topic": letter.topic, "source": letter.source})
+
+    async def _commit(self, entry: Entry) -> None:
+        """Appends to the spool, however long it takes: the broker holds what waits behind."""
+        wait = 0.5
+        while True:
+            try:
+                await self.spool.append(entry)
+            except SpoolError as error:
+                log.error("cannot commit, the broker keeps the messages: %s", error)  # noqa: TRY400 - told by its text
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, 10)
+            else:
+                return
+
+    async def _report_health(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.gateway.health_interval)
+            await self._commit(Entry(self._health()))
+
+    def _health(self) -> bytes:
+        return health(self.config.gateway.id, self.measure(), time.time_ns() // 1_000_000)
+
+    def measure(self) -> Mapping[str, float | str]:
+        """The agent's own health: the ledger's sums, sizes in bytes, uptime in s."""
+        return {
+            **self.totals(),
+            "spool_bytes": self.spool.size(),
+            "disk_free_bytes": shutil.disk_usage(self.config.spool_path.parent).free,
+            "rss_bytes": _rss(),
+            "cpu_s": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "sensors": self.decoder.sensors,
+            "channels": len(self.channels),
+            "connected": int(self.ingest.connected),
+            "version": __version__,
+        }
+
+    def totals(self) -> dict[str, int]:
+        """The ledger, summed over sources."""
+        totals: dict[str, int] = {}
+        for counts in self.spool.ledger().values():
+            for name, count in counts.items():
+                totals[name] = totals.get(name, 0) + count
+        return totals
+
+    def status(self) -> dict[str, object]:
+        """Everything that ``citygate status`` shows."""
+        return {
+            "gateway": self.config.gateway.id,
+            "broker": {
+                "host": self.config.mqtt.host,
+                "port": self.config.mqtt.port,
+                "connected": self.ingest.connected,
+            },
+            "health": dict(self.measure()),
+            "ledger": self.spool.ledger(),
+            "outputs": {forwarder.name: forwarder.status() for forwarder in self.forwarders},
+        }
+
+
+def _ingest(config: GatewayConfig, filters: list[str]) -> Ingest:
+    mqtt = config.mqtt.model_copy(update={"client_id": config.client_id})
+    if mqtt.protocol == "5":
+        return Mqtt5Ingest(mqtt, filters)
+    from gateway.edge.ingest_paho import PahoIngest  # noqa: PLC0415 - loaded only for brokers that need it
+
+    return PahoIngest(mqtt, filters)
+
+
+def _rss() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()
+
+
+async def run(config: GatewayConfig) -> None:
+    """Runs a gateway until it is told to stop."""
+    await Agent(config).run()
