@@ -1,0 +1,188 @@
+"""The command line: ``citygate``.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from gateway import __version__
+from gateway.config import CityConfig, ConfigError, GatewayConfig, load
+
+app = typer.Typer(
+    name="citygate",
+    help="An edge gateway for a town and its countryside: judges every sensor reading on the device, loses none.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Result = TypeVar("_Result")
+Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (TOML).")]
+Broker = Annotated[str, typer.Option(help="Broker as HOST:PORT.")]
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    typer.echo(f"citygate: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _seconds(text: str) -> float:
+    from sensors.durations import seconds  # noqa: PLC0415
+
+    try:
+        return float(text) if text.replace(".", "", 1).isdigit() else seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Duration = Annotated[
+    float | None, typer.Option(parser=_seconds, metavar="SECONDS", help="Stop after this long, such as 120 or 2m.")
+]
+
+
+@contextmanager
+def _usage_errors(*kinds: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, *kinds) as error:
+        _fail(error, 2)
+
+
+def _extra(import_it: Callable[[], _Result], extra: str) -> _Result:
+    try:
+        return import_it()
+    except ModuleNotFoundError as error:
+        _fail(f"this command needs the package '{error.name}': install it with  pip install 'citygate[{extra}]'", 2)
+
+
+@app.command(epilog="Example: citygate demo --port 18080 --duration 120")
+def demo(  # noqa: PLR0913, PLR0917 - one parameter an option
+    port: Annotated[int, typer.Option(help="Port of the city view.")] = 8080,
+    mqtt_port: Annotated[int, typer.Option(help="Port of the broker for MQTT 3.1.1.")] = 1883,
+    mqtt5_port: Annotated[int, typer.Option(help="Port of the broker for MQTT 5.")] = 1884,
+    health_port: Annotated[int, typer.Option(help="Port of the gateway's health endpoint.")] = 8686,
+    duration: Duration = None,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated town.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Data folder; a temporary one by default.")] = None,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder.")] = False,
+) -> None:
+    """Run a simulated town, a broker, a gateway and the city view on this machine."""
+
+    def needed() -> None:
+        import fastapi  # noqa: F401, PLC0415
+        import iotcore  # noqa: F401, PLC0415
+        import uvicorn  # noqa: F401, PLC0415
+
+    _extra(needed, "demo")
+    from gateway.demo import DemoError, Ports, run  # noqa: PLC0415
+
+    try:
+        asyncio.run(
+            run(Ports(port, mqtt_port, mqtt5_port, health_port), duration=duration, seed=seed, keep=keep, data=data)
+        )
+    except DemoError as error:
+        _fail(error, 1)
+
+
+@app.command(epilog="Example: citygate run -c configs/gateway.toml")
+def run(config: Config) -> None:
+    """Run a gateway: broker to spool to InfluxDB, until SIGTERM or Ctrl-C."""
+    from gateway.logs import start  # noqa: PLC0415
+
+    with _usage_errors():
+        settings = load(config, GatewayConfig)
+    start(settings.gateway.log_level)
+    from gateway.edge.agent import run as run_agent  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.spool import SpoolError  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+
+    with _usage_errors(SourceError, KindError):
+        try:
+            asyncio.run(run_agent(settings))
+        except (SpoolError, OSError) as error:
+            _fail(error, 1)
+
+
+@app.command(epilog="Example: citygate city -c configs/city.toml")
+def city(config: Config) -> None:
+    """Run the city operations view, until SIGTERM or Ctrl-C."""
+    with _usage_errors():
+        settings = load(config, CityConfig)
+
+    def serve() -> Callable[[CityConfig], None]:
+        from gateway.city.serve import main  # noqa: PLC0415
+
+        return main
+
+    main = _extra(serve, "city")
+    with _usage_errors():
+        try:
+            main(settings)
+        except OSError as error:
+            _fail(error, 1)
+
+
+@app.command(epilog="Example: citygate check -c configs/gateway.toml")
+def check(
+    config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False
+) -> None:
+    """Validate a configuration and print the effective one, secrets masked."""
+    from gateway.check import check as check_config  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+
+    with _usage_errors(SourceError, KindError):
+        typer.echo(check_config(config, as_json=as_json))
+
+
+@app.command(epilog="Example: citygate status -c /etc/citygate/gateway.toml --json")
+def status(
+    config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
+) -> None:
+    """Show how a gateway on this machine is: link, ledger, outputs, backlog. Exit 1 if it does not run."""
+    from gateway.status import StatusError, fetch, show  # noqa: PLC0415
+
+    with _usage_errors():
+        settings = load(config, GatewayConfig)
+    try:
+        state = fetch(settings)
+    except StatusError as error:
+        _fail(error, 1)
+    if as_json:
+        typer.echo(json.dumps(state, indent=2))
+    else:
+        show(state)
+
+
+def _version(*, value: bool) -> None:
+    if value:
+        typer.echo(f"citygate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False
+) -> None:
+    """Take options that come before a command."""
+
+
+def main() -> None:
+    """Entry point of the command ``citygate``."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""``citygate check``: is this configuration right, and what does it amount to."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from gateway.config import CityConfig, ConfigError, GatewayConfig, load, masked
+from gateway.edge.decode import Decoder
+from gateway.edge.readings import Channels
+from sensors import kinds
+
+
+def check(path: Path, *, as_json: bool) -> str:
+    """Validates a gateway's or a city view's configuration.
+
+    Args:
+        path: The file; one with ``[gateway]`` is a gateway's.
+        as_json: JSON instead of TOML.
+
+    Returns:
+        The effective configuration, secrets masked.
+
+    Raises:
+        ConfigError: With file, key path, value and the nearest valid key.
+        SourceError: If a source names an unknown kind or unit.
+        KindError: If a file of kinds cannot be used.
+    """
+    if not _is_city(path):
+        config = load(path, GatewayConfig)
+        known = dict(kinds.builtin())
+        if config.gateway.kinds_dir is not None:
+            known |= kinds.read_folder(config.gateway.kinds_dir)
+        Decoder(config.source, known, config.gateway.id, Channels())
+        tree = masked(config)
+    else:
+        tree = masked(load(path, CityConfig))
+    tree = _without_none(tree)
+    return json.dumps(tree, indent=2, ensure_ascii=False) if as_json else tomli_w.dumps(tree).rstrip()
+
+
+def _is_city(path: Path) -> bool:
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False  # load() says what is wrong
+    if "gateway" not in data and not data.keys() & {"server", "access", "store", "map"}:
+        msg = f"{path}: neither a gateway's configuration (it has [gateway]) nor a city view's ([server], [store], …)"
+        raise ConfigError(msg)
+    return "gateway" not in data
+
+
+def _without_none(value: Any) -> Any:  # noqa: ANN401 - a tree of TOML values; TOML has no null
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value

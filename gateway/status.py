@@ -1,0 +1,55 @@
+"""``citygate status``: ask the gateway on this machine how it is."""
+
+import json
+import urllib.request
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.config import GatewayConfig
+
+
+class StatusError(Exception):
+    """The gateway does not answer; the message says what to do."""
+
+
+def fetch(config: GatewayConfig) -> dict[str, Any]:
+    """Asks the health endpoint.
+
+    Raises:
+        StatusError: If nothing, or something else, answers there.
+    """
+    settings = config.gateway
+    if settings.health_port is None:
+        msg = "this gateway has no health endpoint: set gateway.health_port"
+        raise StatusError(msg)
+    url = f"http://{settings.health_host}:{settings.health_port}/health"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - always http, built above
+            state: dict[str, Any] = json.load(answer)
+    except (OSError, ValueError) as error:
+        msg = f"no gateway answers at {url}: {error}. Is it running? Start it with  citygate run -c FILE"
+        raise StatusError(msg) from error
+    return state
+
+
+def show(state: dict[str, Any]) -> None:
+    """Prints a gateway's state for people."""
+    console = Console()
+    health, broker = state["health"], state["broker"]
+    link = "[green]connected[/green]" if broker["connected"] else "[red]not connected[/red]"
+    console.print(
+        f"[bold]{state['gateway']}[/bold]  up {health['uptime_s']:.0f} s · {health['sensors']} sensors · "
+        f"{health['rss_bytes'] / 1e6:.0f} MB memory · spool {health['spool_bytes'] / 1e6:.1f} MB"
+    )
+    console.print(f"broker {broker['host']}:{broker['port']}  {link}")
+    table = Table("source", *(("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for source, counts in state["ledger"].items():
+        table.add_row(source, *(f"{counts.get(str(column.header), 0):,}" for column in table.columns[1:]))
+    console.print(table)
+    for name, output in state["outputs"].items():
+        facts = " · ".join(f"{key} {value}" for key, value in output.items() if value is not None)
+        console.print(f"output {name}: {facts}", soft_wrap=True)
