@@ -124,7 +124,7 @@ export class ApiError extends Error {
 }
 
 async function call<T>(path: string, init?: RequestInit): Promise<T> {
-  const response = await fetch(path, { credentials: 'same-origin', ...init })
+  const response = await fetch(path, { credentials: 'same-origin', signal: AbortSignal.timeout(15000), ...init })
   if (!response.ok) {
     const problem = (await response.json().catch(() => ({}))) as { detail?: unknown; title?: unknown }
     throw new ApiError(response.status, String(problem.detail ?? problem.title ?? response.statusText))
@@ -132,6 +132,7 @@ async function call<T>(path: string, init?: RequestInit): Promise<T> {
   return (response.status === 204 ? undefined : await response.json().catch(() => undefined)) as T
 }
 
+export const getHealth = () => call<{ time: string }>('/api/health')
 export const getKinds = () => call<{ kinds: Kind[] }>('/api/v1/kinds')
 export const getMap = () => call<TownMap>('/api/v1/map')
 export const getSensors = () => call<{ time: string; sensors: Sensor[] }>('/api/v1/sensors')

@@ -10,7 +10,7 @@ type Phase = 'loading' | 'ready' | 'signin'
 
 class Town {
   phase = $state<Phase>('loading')
-  signedIn = $state(false)
+  signedIn = $state(localStorage.getItem('citygate.signed-in') === 'yes')
   /** Server time in ms, advanced each second. */
   now = $state(Date.now())
   lostSince = $state<number | null>(null)
@@ -29,6 +29,8 @@ class Town {
   #source: EventSource | null = null
   #retry: ReturnType<typeof setTimeout> | undefined
   #tries = 0
+  #heard = Date.now()
+  #busy = false
 
   readonly #catalogue = $derived(
     new Map(this.kinds.map((kind) => [kind.kind, { kind, quantities: new Map(kind.quantities.map((q) => [q.name, q])) }])),
@@ -95,7 +97,7 @@ class Town {
 
   /** Loads everything and follows the stream, until the page is left. */
   start(): () => void {
-    const clock = setInterval(() => (this.now = Date.now() + this.#skew), 1000)
+    const clock = setInterval(() => this.#tick(), 1000)
     void this.connect()
     return () => {
       clearInterval(clock)
@@ -106,6 +108,8 @@ class Town {
 
   /** Loads and connects; a failure shows the banner and tries again, a 401 shows the sign-in form. */
   async connect(): Promise<void> {
+    if (this.#busy) return
+    this.#busy = true
     clearTimeout(this.#retry)
     this.retryAt = null
     this.#source?.close()
@@ -129,28 +133,49 @@ class Town {
         this.phase = 'signin'
         this.lostSince = null
       } else this.#lose()
+    } finally {
+      this.#busy = false
     }
+  }
+
+  /** Moves the clock; a stream that has said nothing for a minute may hang, so the server is asked. */
+  #tick(): void {
+    this.now = Date.now() + this.#skew
+    if (this.phase !== 'ready' || this.lostSince !== null || Date.now() - this.#heard < 60_000) return
+    this.#heard = Date.now()
+    api.getHealth().catch(() => {
+      this.#source?.close()
+      this.#lose()
+    })
   }
 
   async signIn(token: string): Promise<void> {
     await api.signIn(token)
-    this.signedIn = true
+    this.#remember(true)
     this.phase = 'loading'
     await this.connect()
   }
 
   async signOut(): Promise<void> {
     await api.signOut().catch(() => undefined)
-    this.signedIn = false
+    this.#remember(false)
     this.open = null
     await this.connect()
+  }
+
+  #remember(signedIn: boolean): void {
+    this.signedIn = signedIn
+    localStorage.setItem('citygate.signed-in', signedIn ? 'yes' : 'no')
   }
 
   #follow(): void {
     const source = new EventSource('/api/v1/stream')
     this.#source = source
     const on = (name: string, take: (data: never) => void) =>
-      source.addEventListener(name, (message) => take(JSON.parse((message as MessageEvent<string>).data) as never))
+      source.addEventListener(name, (message) => {
+        this.#heard = Date.now()
+        take(JSON.parse((message as MessageEvent<string>).data) as never)
+      })
     on('hello', (data: { time: string }) => {
       this.#setTime(data.time)
       this.lostSince = null
@@ -169,6 +194,8 @@ class Town {
   }
 
   #lose(): void {
+    if (this.phase === 'signin') return
+    clearTimeout(this.#retry)
     this.lostSince ??= this.now
     const wait = Math.min(30, 2 ** this.#tries) * 1000
     this.#tries += 1
