@@ -1,11 +1,11 @@
 """Every setting of citygate, in one place.
 
 A configuration is a TOML file. Environment variables override it: ``CITYGATE_MQTT__HOST`` is ``host`` in ``[mqtt]``,
-``CITYGATE_OUTPUT__0__URL`` is ``url`` in the first ``[[output]]``. Secrets come from a file (``token_file = …``), from a
-systemd credential of that name, or from the environment, and are never printed.
+``CITYGATE_OUTPUT__0__URL`` is ``url`` in the first ``[[output]]``. Secrets come from a file (``token_file = …``), a systemd credential of that name, or from the environment, and are never printed.
 """
 
 import difflib
+import itertools
 import os
 import re
 import tomllib
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
-from sensors.durations import Duration
+from sensors.durations import Duration, seconds
 from sensors.kinds import Title
 
 ENV_PREFIX = "CITYGATE_"
@@ -294,7 +295,7 @@ def load(path: Path, model: type[_Model], environ: Mapping[str, str] = os.enviro
         raise ConfigError("\n".join(lines)) from None
 
 
-def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, typing.Any]]:
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Lists every key of a configuration model.
 
     Yields:
@@ -316,7 +317,11 @@ def masked(config: BaseModel) -> dict[str, Any]:
             case SecretStr():
                 return "********"
             case BaseModel():
-                return {key: plain(getattr(value, key)) for key in type(value).model_fields}
+                return {
+                    key: f"{item:.12g}s" if _is_duration(field) and item is not None else plain(item)
+                    for key, field in type(value).model_fields.items()
+                    for item in [getattr(value, key)]
+                }
             case dict():
                 return {key: plain(item) for key, item in value.items()}
             case tuple() | list():
@@ -328,6 +333,10 @@ def masked(config: BaseModel) -> dict[str, Any]:
 
     tree: dict[str, Any] = plain(config)
     return tree
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    return any(isinstance(item, BeforeValidator) and item.func is seconds for item in field.metadata)
 
 
 def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, bool]:
@@ -348,7 +357,7 @@ def _override(data: dict[str, Any], model: type[BaseModel], environ: Mapping[str
         if keys[0] not in model.model_fields:
             continue  # a setting of the other program
         place: Any = data
-        for key, following in zip(keys, keys[1:], strict=False):
+        for key, following in itertools.pairwise(keys):
             if isinstance(place, list):
                 place = place[int(key)] if key.isdigit() and int(key) < len(place) else {}
             else:
@@ -371,7 +380,7 @@ def _absolute(data: object, model: type[BaseModel], folder: Path) -> None:
         return
     for name, field in model.model_fields.items():
         inner, many = _inner_model(field.annotation)
-        if inner is not None:
+        if inner is not None and inner is not Title:
             for item in data.get(name, []) if many else [data.setdefault(name, {})]:
                 _absolute(item, inner, folder)
         elif Path in (field.annotation, *typing.get_args(field.annotation)):
@@ -401,9 +410,9 @@ def _explain(problem: Any, data: object, model: type[BaseModel]) -> str:  # noqa
         except (KeyError, IndexError, TypeError):
             value = None
             break
-    secret = isinstance(loc[-1], str) and loc[-1] in {"token", "password", "write_token", "read_token"}
-    shown = "" if value is None or isinstance(value, dict | list) or secret else f" = {value!r}"
-    return f"{key}{shown}: {problem['msg'].removeprefix('Value error, ')}"
+    secret = bool({*loc} & {"token", "password", "write_token", "read_token"})
+    shown = "" if not loc or value is None or isinstance(value, dict | list) or secret else f" = {value!r}"
+    return f"{key}{shown}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -106,7 +106,8 @@ class Demo:
         """
         (self.folder / "token").touch(0o600)
         (self.folder / "token").write_text(secrets.token_urlsafe(32), "ascii")
-        listeners = [_LISTENER.format(version=v, port=p) for v, p in (("v4", self.ports.mqtt), ("v5", self.ports.mqtt5))]
+        versions = (("v4", self.ports.mqtt), ("v5", self.ports.mqtt5))
+        listeners = [_LISTENER.format(version=version, port=port) for version, port in versions]
         broker = self.folder / "broker.toml"
         broker.write_text(_BROKER.format(listeners="".join(listeners)), "ascii")
         configs = _configs()
@@ -183,7 +184,12 @@ class Demo:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CITYGATE_")}
         with self._log(name).open("wb") as output:
             self._processes[name] = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, env=clean | environment, stdout=output, stderr=output, start_new_session=True
+                sys.executable,
+                *arguments,
+                env=clean | environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     def _log(self, name: str) -> Path:
@@ -212,7 +218,7 @@ def _configs() -> Path:
 
 def _table(demo: Demo, state: dict[str, Any], started: float) -> Table:
     ledger = state["ledger"]
-    table = Table(title=f"citygate demo · {demo.url}", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table = Table(title=f"citygate demo · {demo.url}", title_justify="left", show_header=False, box=None)
     table.add_row("Running", f"{time.monotonic() - started:.0f} s")
     table.add_row("Sensors", f"{state['fresh']} live of {state['sensors']}")
     table.add_row("Events now", str(state["events"]))
@@ -245,11 +251,7 @@ async def run(ports: Ports, *, duration: float | None, seed: int, keep: bool, da
         DemoError: If a port is in use, the folder cannot be used, or one of the processes ends.
     """
     ports.check()
-    if data is not None and data.exists() and any(data.iterdir()):
-        msg = f"{data} is not empty; choose a new folder with --data"
-        raise DemoError(msg)
-    folder = Path(tempfile.mkdtemp(prefix="citygate-demo-")) if data is None else data.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(data)
     console = Console()
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -273,6 +275,20 @@ async def run(ports: Ports, *, duration: float | None, seed: int, keep: bool, da
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _folder(data: Path | None) -> Path:
+    if data is None:
+        return Path(tempfile.mkdtemp(prefix="citygate-demo-"))
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{data}: cannot make the data folder: {error.strerror}; choose another with --data"
+        raise DemoError(msg) from error
+    if any(data.iterdir()):
+        msg = f"{data} is not empty; choose a new folder with --data"
+        raise DemoError(msg)
+    return data.resolve()
+
+
 async def _watch(demo: Demo, console: Console, duration: float | None, stopping: asyncio.Event) -> None:
     started = time.monotonic()
     console.print("Starting broker, city view, simulated town and gateway …")
@@ -283,7 +299,8 @@ async def _watch(demo: Demo, console: Console, duration: float | None, stopping:
         f"topic city/SITE/KIND/SENSOR; the gateway's health is at http://127.0.0.1:{demo.ports.health}/health",
         soft_wrap=True,
     )
-    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else contextlib.nullcontext() as live:
+    screen = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+    with screen or contextlib.nullcontext() as live:
         said = -10.0
         while not stopping.is_set() and (duration is None or time.monotonic() - started < duration):
             demo.check()

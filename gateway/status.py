@@ -26,7 +26,7 @@ def fetch(config: GatewayConfig) -> dict[str, Any]:
         raise StatusError(msg)
     url = f"http://{settings.health_host}:{settings.health_port}/health"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - always http, built above
+        with urllib.request.urlopen(url, timeout=5) as answer:
             state: dict[str, Any] = json.load(answer)
     except (OSError, ValueError) as error:
         msg = f"no gateway answers at {url}: {error}. Is it running? Start it with  citygate run -c FILE"

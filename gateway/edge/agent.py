@@ -57,7 +57,6 @@ class Agent:
         self.channels = Channels()
         self.decoder = Decoder(config.source, self.kinds, config.gateway.id, self.channels)
         self.inspector = Inspector(self.channels)
-        config.spool_path.parent.mkdir(parents=True, exist_ok=True)
         self.spool = Spool(config.spool_path, [output.name for output in config.output], config.spool.max_bytes)
         self.ingest = _ingest(config, [source.filter for source in self.decoder.sources])
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
@@ -88,7 +87,7 @@ class Agent:
                 task.cancel()
             results = await asyncio.gather(taking, *beside, return_exceptions=True)
         await asyncio.gather(*(forwarder.close() for forwarder in self.forwarders))
-        backlog = self.spool.backlog()
+        backlog = {output.name: self.spool.backlog(output.name).rows for output in self.config.output}
         await self.spool.close()
         log.info("gateway %s stopped", self.config.gateway.id, extra={"backlog": backlog})
         for result in results:
@@ -134,9 +133,10 @@ class Agent:
 
     def measure(self) -> Mapping[str, float | str]:
         """The agent's own health: the ledger's sums, sizes in bytes, uptime in s."""
+        ledger = self.spool.ledger()
         return {
-            **self.totals(),
-            "spool_bytes": self.spool.size(),
+            **ledger.total,
+            "spool_bytes": ledger.bytes,
             "disk_free_bytes": shutil.disk_usage(self.config.spool_path.parent).free,
             "rss_bytes": _rss(),
             "cpu_s": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
@@ -146,14 +146,6 @@ class Agent:
             "connected": int(self.ingest.connected),
             "version": __version__,
         }
-
-    def totals(self) -> dict[str, int]:
-        """The ledger, summed over sources."""
-        totals: dict[str, int] = {}
-        for counts in self.spool.ledger().values():
-            for name, count in counts.items():
-                totals[name] = totals.get(name, 0) + count
-        return totals
 
     def status(self) -> dict[str, object]:
         """Everything that ``citygate status`` shows."""
@@ -165,7 +157,7 @@ class Agent:
                 "connected": self.ingest.connected,
             },
             "health": dict(self.measure()),
-            "ledger": self.spool.ledger(),
+            "ledger": self.spool.ledger().sources,
             "outputs": {forwarder.name: forwarder.status() for forwarder in self.forwarders},
         }
 

@@ -1,7 +1,7 @@
 """Decode: topics and payloads to columns of readings, by the declared sources.
 
-What cannot be read becomes a dead letter with its reason and its bytes; it never stops the stream. A message whose bytes
-were seen on the same topic a moment ago, with a time of its own, is a redelivery and is counted as a duplicate.
+What cannot be read becomes a dead letter with its reason and its bytes; it never stops the stream. A message whose
+bytes were seen on the same topic a moment ago, with a time of its own, is a redelivery and is counted as a duplicate.
 """
 
 import difflib
@@ -44,7 +44,8 @@ class Source:
         )
         self.pattern = re.compile("/".join(levels).replace("/.*", "(?:/.*)?"), re.DOTALL)
         if config.kind is not None and config.kind not in kinds:
-            raise SourceError(f"source '{config.name}': {_unknown_kind(config.kind, kinds)}")
+            msg = f"source '{config.name}': {_unknown_kind(config.kind, kinds)}"
+            raise SourceError(msg)
 
 
 def _level(level: str) -> str:
@@ -93,7 +94,7 @@ class Decoder:
         """Number of sensors seen."""
         return len(self._sensors)
 
-    def decode(self, batch: RawBatch) -> Readings:  # noqa: C901 - the hot loop stays in one piece
+    def decode(self, batch: RawBatch) -> Readings:  # noqa: C901, PLR0915 - the hot loop stays in one piece
         """Reads a batch; every message ends as readings, as a duplicate, or as dead letters."""
         sensors: list[Sensor] = []
         shapes: list[Shape] = []
@@ -148,7 +149,7 @@ class Decoder:
             self._seen, self._seen_before = set(), seen
         return self._columns(sensors, shapes, times, received, counts, channels, values, duplicates, dead)
 
-    def _columns(  # noqa: PLR0913, PLR0917 - the columns themselves
+    def _columns(  # noqa: PLR0917 - the columns themselves
         self,
         sensors: list[Sensor],
         shapes: list[Shape],

@@ -1,6 +1,6 @@
 """The columns that a batch is judged in, and the channels that they refer to.
 
-A *channel* is one quantity of one sensor. It has a number, and that number is its place in every array of limits and state.
+A *channel* is one quantity of one sensor. Its number is its place in every array of limits and state.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class Sensor:
 
     __slots__ = ("conversions", "kind", "name", "prefix", "shapes", "site", "source")
 
-    def __init__(  # noqa: PLR0913 - a plain record
+    def __init__(  # noqa: PLR0917 - a plain record
         self, source: str, kind: str, site: str, name: str, prefix: str, conversions: Mapping[str, tuple[float, float]]
     ) -> None:
         self.source, self.kind, self.site, self.name = source, kind, site, name

@@ -83,7 +83,7 @@ class Json:
         problems: list[str] = []
         for key, value in data.items():
             try:
-                values[self._rename.get(key, key)] = _number(value)
+                values[self._rename.get(str(key), str(key))] = _number(value)
             except (ValueError, OverflowError):
                 problems.append(f"{key}: expected a number, not {str(value)[:60]!r}")
         return Sample(time, values, tuple(problems))
