@@ -116,9 +116,7 @@ def matches(password: str, stored: str) -> bool:
     """Whether a line of mosquitto's password file was made of this password."""
     try:
         _, kind, rounds, salt, _ = stored.split("$")
-        return kind == "7" and hmac.compare_digest(
-            mosquitto_hash(password, base64.b64decode(salt), int(rounds)), stored
-        )
+        fresh = mosquitto_hash(password, base64.b64decode(salt), int(rounds))
     except ValueError:
         return False
     return kind == "7" and hmac.compare_digest(fresh, stored)

@@ -23,6 +23,7 @@ TIMEOUT = 30.0
 @pytest.fixture
 def broker(site: "Site", program: Callable[[str, str], str]) -> subprocess.Popen[bytes]:
     """Mosquitto on the shipped files."""
+    program("mosquitto_pub", "mosquitto-clients")
     return site.start_broker(program("mosquitto", "mosquitto"))
 
 
@@ -88,6 +89,26 @@ class Client:
         self._client.loop_stop()
 
 
+def _publish_in_vain(site: "Site", user: str, password: str, topic: str) -> None:
+    """Publishes what the broker must not let through; some versions also close the connection, which is as well."""
+    command = [
+        "mosquitto_pub",
+        "-p",
+        str(site.broker_port),
+        "-u",
+        user,
+        "-P",
+        password,
+        "-q",
+        "1",
+        "-t",
+        topic,
+        "-m",
+        "no",
+    ]
+    subprocess.run(command, check=False, timeout=TIMEOUT, capture_output=True)
+
+
 def _gateway(site: "Site", session: str = "") -> Client:
     return Client(site, "gateway", site.secret("gateway/mqtt-password"), session)
 
@@ -107,9 +128,9 @@ def test_strangers_are_refused(site: "Site", user: str | None, password: str) ->
 @pytest.mark.usefixtures("broker")
 def test_sensors_are_heard_by_the_gateway_and_hear_nothing(site: "Site") -> None:
     gateway, sensor, other = _gateway(site), _sensor(site), _sensor(site)
-    gateway.subscribe("city/#")
+    gateway.subscribe("#")
     other.subscribe("city/#")
-    sensor.publish("elsewhere/longgang/air/air-01", "no")
+    _publish_in_vain(site, "sensor", site.secret("operator/sensor-password"), "elsewhere/longgang/air/air-01")
     sensor.publish("city/longgang/air/air-01", "yes")
     gateway.wait_for(1)
     sensor.publish("city/longgang/air/air-01", "again")
@@ -131,7 +152,7 @@ def test_an_account_named_like_a_site_publishes_for_that_site_only(
     site.start_broker(program("mosquitto", "mosquitto"))
     gateway, town = _gateway(site), Client(site, "longgang", "secret")
     gateway.subscribe("city/#")
-    town.publish("city/changhua/air/air-01", "theirs")
+    _publish_in_vain(site, "longgang", "secret", "city/changhua/air/air-01")
     town.publish("city/longgang/air/air-01", "ours")
     gateway.wait_for(1)
     assert gateway.messages == [b"ours"]

@@ -88,11 +88,11 @@ def test_the_tls_example_is_a_working_listener(
     mosquitto, openssl = program("mosquitto", "mosquitto"), program("openssl", "openssl")
     subscribe = program("mosquitto_pub", "mosquitto-clients")
     guide = (root / "deploy/README.md").read_text("utf-8")
-    commands = re.findall(r"^openssl (.+)$", guide.replace("\\\n", " "), re.MULTILINE)
-    assert commands
-    for command in commands:  # the guide's own, so that the guide is tried
-        line = command.replace("gw-1.example.org", "localhost")
-        subprocess.run(["sh", "-c", f"{openssl} {line}"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    # The guide's own commands, so that the guide is tried.
+    made = re.search(r"^```sh\n(openssl .+?)^```", guide, re.MULTILINE | re.DOTALL)
+    assert made is not None
+    commands = made[1].replace("gw-1.example.org", "localhost").replace("openssl ", f"{openssl} ")
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, check=True, capture_output=True, timeout=60)
     port = free_port()
     listener = (root / "deploy/mosquitto/conf.d/tls.conf.example").read_text("utf-8")
     config = tmp_path / "mosquitto.conf"
