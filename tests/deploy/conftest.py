@@ -22,22 +22,6 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def program() -> Callable[[str, str], str]:
-    """Finds a program, or says which Debian package holds it; where ``CI`` is set, a missing program is a failure."""
-
-    def find(name: str, package: str) -> str:
-        path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if path is None:
-            message = f"{name} is not installed: apt-get install {package}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(message)
-            pytest.skip(message)
-        return path
-
-    return find
-
-
 @dataclass
 class Site:
     """A site's folder, and the programs that run in it.
@@ -105,19 +89,6 @@ class Site:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Gives ports that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
 
 
 @pytest.fixture
