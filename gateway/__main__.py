@@ -50,9 +50,10 @@ Duration = Annotated[
 
 @contextmanager
 def _usage_errors(*kinds: type[Exception]) -> Iterator[None]:
+    caught: tuple[type[Exception], ...] = (ConfigError, *kinds)
     try:
         yield
-    except (ConfigError, *kinds) as error:
+    except caught as error:
         _fail(error, 2)
 
 

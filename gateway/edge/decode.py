@@ -149,7 +149,7 @@ class Decoder:
             self._seen, self._seen_before = set(), seen
         return self._columns(sensors, shapes, times, received, counts, channels, values, duplicates, dead)
 
-    def _columns(  # noqa: PLR0917 - the columns themselves
+    def _columns(  # noqa: PLR0913, PLR0917 - the columns themselves
         self,
         sensors: list[Sensor],
         shapes: list[Shape],

@@ -96,12 +96,15 @@ def health(gateway: str, fields: Mapping[str, float | str], time: int) -> bytes:
         fields: Integers, floats and texts.
         time: ms UTC.
     """
-    columns = ",".join(
-        f"{name}={value}i"
-        if isinstance(value, int)
-        else f'{name}="{value}"'
-        if isinstance(value, str)
-        else f"{name}={value!r}"
-        for name, value in fields.items()
-    )
+    columns = ",".join(f"{name}={_field(value)}" for name, value in fields.items())
     return f"gateway,gateway={gateway} {columns} {time}".encode()
+
+
+def _field(value: float | str) -> str:
+    match value:
+        case str():
+            return f'"{value}"'
+        case int():
+            return f"{value}i"
+        case _:
+            return repr(value)

@@ -49,7 +49,7 @@ class Sensor:
 
     __slots__ = ("conversions", "kind", "name", "prefix", "shapes", "site", "source")
 
-    def __init__(  # noqa: PLR0917 - a plain record
+    def __init__(  # noqa: PLR0913, PLR0917 - a plain record
         self, source: str, kind: str, site: str, name: str, prefix: str, conversions: Mapping[str, tuple[float, float]]
     ) -> None:
         self.source, self.kind, self.site, self.name = source, kind, site, name
