@@ -1,0 +1,1 @@
+"""Where the city view reads from: one small protocol, and a module for each store that answers it."""

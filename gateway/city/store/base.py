@@ -1,0 +1,205 @@
+"""What the city view asks of a store, and the values that travel between them.
+
+Times are milliseconds UTC. Flags are QARTOD's: 1 good, 2 not evaluated, 3 suspect, 4 fail, 9 missing.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+GOOD, NOT_EVALUATED, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9
+_WORST_FIRST = (FAIL, SUSPECT, GOOD, NOT_EVALUATED, MISSING)
+
+QC_SUFFIX = "_qc"
+"""Ends the name of the field that holds a quantity's flag."""
+RESERVED = frozenset({"quarantine", "event", "gateway"})
+"""Measurements that are no kind of sensor."""
+CLOSED = "none"
+"""Severity of the point that ends an event."""
+MAX_POINTS = 50_000
+"""Most raw points of one answer; a longer span needs a step."""
+
+
+class StoreError(Exception):
+    """The store cannot answer; the message says where, why and what to do."""
+
+
+class TooManyPointsError(Exception):
+    """A raw series is too long for one answer."""
+
+
+class SensorKey(NamedTuple):
+    """What identifies a sensor."""
+
+    kind: str
+    site: str
+    sensor: str
+
+    @property
+    def id(self) -> str:
+        """The identifier in the API."""
+        return f"{self.kind}:{self.site}:{self.sensor}"
+
+
+class Reading(NamedTuple):
+    """A value, or its absence, with its flag."""
+
+    time: int
+    value: float | None
+    flag: int
+
+
+@dataclass(slots=True)
+class LatestSensor:
+    """A sensor and the newest reading of each of its quantities."""
+
+    key: SensorKey
+    gateway: str
+    readings: dict[str, Reading] = field(default_factory=dict)
+
+
+class Bucket(NamedTuple):
+    """Readings of one step, put together."""
+
+    time: int
+    mean: float | None
+    flag: int
+    low: float | None
+    high: float | None
+
+
+class Quarantined(NamedTuple):
+    """A value that failed and was kept out of the series."""
+
+    time: int
+    value: float | None
+    flag: int
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class EventPoint:
+    """A stored point of an event: its beginning, a change of severity, or its end (severity ``none``)."""
+
+    id: str
+    time: int
+    severity: str
+    key: SensorKey
+    gateway: str
+    quantity: str
+    value: float | None
+    limit: float | None
+    message: str
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """An event: ``last`` is its newest point above the limit, ``until`` its end if it has one."""
+
+    last: EventPoint
+    since: int
+    until: int | None
+
+
+@dataclass(slots=True, frozen=True)
+class GatewayHealth:
+    """The newest health point of a gateway."""
+
+    gateway: str
+    time: int
+    fields: dict[str, float | int | str]
+
+
+class Store(Protocol):
+    """A store of readings, as the city view needs it. Every method may raise ``StoreError``."""
+
+    name: str
+    """Named by ``/api/health``."""
+    freshness: float
+    """Seconds for which an answer may be shared between readers."""
+
+    async def open(self) -> None:
+        """Connects; fails only if the configuration cannot work."""
+
+    async def close(self) -> None:
+        """Gives everything back."""
+
+    async def latest(self) -> list[LatestSensor]:
+        """The newest readings of every sensor."""
+
+    async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
+        """Readings with start <= time < end, in order.
+
+        Raises:
+            TooManyPointsError: If there are more than ``MAX_POINTS``.
+        """
+
+    async def buckets(  # noqa: PLR0913 - a series is named by all of these
+        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
+    ) -> list[Bucket]:
+        """Readings put together by ``step`` milliseconds, aligned to the epoch; steps without any are absent.
+
+        Args:
+            key: The sensor.
+            quantity: The quantity.
+            start: First millisecond.
+            end: First millisecond that no longer belongs.
+            step: Length of a bucket in milliseconds.
+            direction: Values are degrees of a circle, whose mean is the mean direction.
+        """
+
+    async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
+        """Values that failed with start <= time < end, in order, at most ``MAX_POINTS`` of them."""
+
+    async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
+        """The newest events, newest first."""
+
+    async def gateways(self) -> list[GatewayHealth]:
+        """The newest health of every gateway."""
+
+
+def worst(flags: Iterable[int]) -> int:
+    """The flag that speaks for all: 4, 3, 1, 2, 9 in this order."""
+    present = set(flags)
+    return next((flag for flag in _WORST_FIRST if flag in present), MISSING)
+
+
+def mean_direction(degrees: Sequence[float]) -> float:
+    """The mean of directions as the direction of the mean unit vector, in [0, 360)."""
+    radians = [math.radians(value) for value in degrees]
+    return math.degrees(math.atan2(sum(map(math.sin, radians)), sum(map(math.cos, radians)))) % 360
+
+
+def direction_buckets(readings: Iterable[Reading], step: int) -> list[Bucket]:
+    """Puts directions together by step; the lowest and highest value of a circle mean nothing and are absent."""
+    groups: dict[int, list[Reading]] = {}
+    for reading in readings:
+        groups.setdefault(reading.time // step * step, []).append(reading)
+    return [
+        Bucket(
+            time,
+            mean_direction(values) if (values := [r.value for r in group if r.value is not None]) else None,
+            worst(r.flag for r in group),
+            None,
+            None,
+        )
+        for time, group in sorted(groups.items())
+    ]
+
+
+def fold_events(points: Iterable[EventPoint]) -> list[Event]:
+    """Puts the points of each event together, newest event first.
+
+    An end without a beginning (which retention may have taken) is no event.
+    """
+    groups: dict[str, list[EventPoint]] = {}
+    for point in sorted(points, key=lambda p: (p.time, p.severity == CLOSED)):
+        groups.setdefault(point.id, []).append(point)
+    events = []
+    for group in groups.values():
+        active = [point for point in group if point.severity != CLOSED]
+        if active:
+            until = group[-1].time if group[-1].severity == CLOSED else None
+            events.append(Event(active[-1], active[0].time, until))
+    return sorted(events, key=lambda event: (event.last.time, event.last.id), reverse=True)

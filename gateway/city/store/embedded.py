@@ -1,0 +1,429 @@
+"""The embedded store: SQLite, fed by the view's own write endpoint.
+
+One row a (quantity of a sensor, time). A write is one transaction, on disk (WAL, synchronous=FULL) when it returns: what
+was answered with 204 survives a power cut. Readers never wait for the writer.
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from gateway.city.lineprotocol import LineError, Point
+from gateway.city.store import base
+from gateway.city.store.base import (
+    MAX_POINTS,
+    QC_SUFFIX,
+    Bucket,
+    Event,
+    EventPoint,
+    GatewayHealth,
+    LatestSensor,
+    Quarantined,
+    Reading,
+    SensorKey,
+    StoreError,
+    TooManyPointsError,
+)
+
+_LOG = logging.getLogger(__name__)
+_VERSION = 1
+_PRUNE_EVERY_S = 3600.0
+_SCHEMA = """
+CREATE TABLE sensor (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, site TEXT NOT NULL, sensor TEXT NOT NULL, gateway TEXT NOT NULL,
+    UNIQUE (kind, site, sensor)
+);
+CREATE TABLE channel (
+    id INTEGER PRIMARY KEY, sensor INTEGER NOT NULL REFERENCES sensor, quantity TEXT NOT NULL, UNIQUE (sensor, quantity)
+);
+CREATE TABLE reading (
+    channel INTEGER NOT NULL, time INTEGER NOT NULL, value REAL, flag INTEGER, PRIMARY KEY (channel, time)
+) WITHOUT ROWID;
+CREATE TABLE quarantine (
+    channel INTEGER NOT NULL, time INTEGER NOT NULL, value REAL, flag INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (channel, time)
+) WITHOUT ROWID;
+CREATE TABLE event (
+    id TEXT NOT NULL, time INTEGER NOT NULL, severity TEXT NOT NULL, kind TEXT NOT NULL, site TEXT NOT NULL,
+    sensor TEXT NOT NULL, gateway TEXT NOT NULL, quantity TEXT NOT NULL, value REAL, threshold REAL,
+    message TEXT NOT NULL, PRIMARY KEY (id, time, severity)
+) WITHOUT ROWID;
+CREATE INDEX event_time ON event (time);
+CREATE TABLE gateway (gateway TEXT PRIMARY KEY, time INTEGER NOT NULL, fields TEXT NOT NULL) WITHOUT ROWID;
+"""
+_READING = """
+INSERT INTO reading VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
+SET value = coalesce(excluded.value, value), flag = coalesce(excluded.flag, flag)
+"""
+_LATEST = """
+SELECT s.kind, s.site, s.sensor, s.gateway, c.quantity, r.time, r.value, coalesce(r.flag, 2)
+FROM channel c JOIN sensor s ON s.id = c.sensor JOIN reading r ON r.channel = c.id
+AND r.time = (SELECT max(time) FROM reading WHERE channel = c.id)
+"""
+# Ranks turn QARTOD's flags into "greater is worse", and back.
+_BUCKETS = """
+SELECT time - ((time % :step) + :step) % :step AS start, avg(value),
+    max(CASE flag WHEN 4 THEN 5 WHEN 3 THEN 4 WHEN 1 THEN 3 WHEN 9 THEN 1 ELSE 2 END), min(value), max(value)
+FROM reading WHERE channel = :channel AND time >= :start AND time < :end GROUP BY start ORDER BY start
+"""
+_FLAG_OF_RANK = (9, 9, 2, 1, 3, 4)
+_EVENTS = """
+SELECT id, time, severity, kind, site, sensor, gateway, quantity, value, threshold, message FROM event WHERE id IN (
+    SELECT id FROM event WHERE :kind IS NULL OR (kind = :kind AND site = :site AND sensor = :sensor)
+    GROUP BY id HAVING max(severity <> 'none')
+    AND (NOT :open OR max(time) > coalesce(max(CASE WHEN severity = 'none' THEN time END), -9e18))
+    ORDER BY max(CASE WHEN severity <> 'none' THEN time END) DESC LIMIT :limit
+)
+"""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class EmbeddedStore:
+    """Readings, events and gateways in one SQLite file.
+
+    Args:
+        path: The file; its folder is made when missing.
+        retention: Seconds for which readings, quarantined values and ended events are kept.
+        on_write: Called in the event loop after each write that stored something.
+    """
+
+    name = "embedded"
+    freshness = 0.5
+
+    def __init__(self, path: Path, retention: float, on_write: Callable[[], None] | None = None) -> None:
+        self._path = path
+        self._retention = retention
+        self.on_write = on_write
+        self._writer = ThreadPoolExecutor(1, "city-write")
+        self._readers = ThreadPoolExecutor(3, "city-read")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._sensors: dict[SensorKey, tuple[int, str]] = {}
+        self._channels: dict[tuple[SensorKey, str], int] = {}
+        self._pruning: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Opens the file, making it when there is none, and starts pruning.
+
+        Raises:
+            StoreError: If the file cannot be used, or was written by a newer version.
+        """
+        await self._in(self._writer, EmbeddedStore._create)
+        self._pruning = asyncio.create_task(self._prune_forever())
+
+    async def close(self) -> None:
+        """Finishes what is being written and closes the file."""
+        if self._pruning is not None:
+            self._pruning.cancel()
+            await asyncio.gather(self._pruning, return_exceptions=True)
+        await asyncio.to_thread(self._shutdown)
+
+    def _shutdown(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+    async def write(self, points: Sequence[Point]) -> list[LineError]:
+        """Stores points in one transaction.
+
+        Numbers and booleans of any measurement with the tag ``sensor`` are kept; other fields of text are not.
+
+        Returns:
+            An error for each point that has no place in the data model; the others are stored.
+        """
+        refused = await self._in(self._writer, EmbeddedStore._write, points)
+        if self.on_write is not None and len(refused) < len(points):
+            self.on_write()
+        return refused
+
+    async def latest(self) -> list[LatestSensor]:
+        """The newest readings of every sensor."""
+        return await self._in(self._readers, EmbeddedStore._latest)
+
+    async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
+        """Readings with start <= time < end, in order."""
+        return await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, MAX_POINTS)
+
+    async def buckets(  # noqa: PLR0913 - see the protocol
+        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
+    ) -> list[Bucket]:
+        """Readings put together by step, in the database."""
+        if direction:
+            raw = await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, MAX_POINTS * 10)
+            return base.direction_buckets(raw, step)
+        return await self._in(self._readers, EmbeddedStore._buckets, key, quantity, start, end, step)
+
+    async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
+        """Values that failed with start <= time < end, in order."""
+        return await self._in(self._readers, EmbeddedStore._quarantined, key, quantity, start, end)
+
+    async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
+        """The newest events, newest first."""
+        return await self._in(self._readers, EmbeddedStore._events, limit, open_only, key)
+
+    async def gateways(self) -> list[GatewayHealth]:
+        """The newest health of every gateway."""
+        return await self._in(self._readers, EmbeddedStore._gateways)
+
+    async def prune(self, before: int) -> int:
+        """Deletes readings, quarantined values and ended events older than ``before``, in milliseconds.
+
+        Returns:
+            How many rows went.
+        """
+        return await self._in(self._writer, EmbeddedStore._prune, before)
+
+    async def _prune_forever(self) -> None:
+        while True:
+            try:
+                gone = await self.prune(int((time.time() - self._retention) * 1000))
+                _LOG.debug("pruned %d rows older than the retention", gone)
+            except StoreError as error:
+                _LOG.warning("cannot prune: %s", error)
+            await asyncio.sleep(_PRUNE_EVERY_S)
+
+    def _in(
+        self,
+        pool: ThreadPoolExecutor,
+        job: "Callable[Concatenate[EmbeddedStore, sqlite3.Connection, _P], _T]",
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> Awaitable[_T]:
+        def run() -> _T:
+            try:
+                return job(self, self._connection(), *args, **kwargs)
+            except sqlite3.Error as error:
+                msg = f"{self._path}: the embedded store cannot be used: {error}; check the disk and the file's owner"
+                raise StoreError(msg) from error
+
+        return asyncio.get_running_loop().run_in_executor(pool, run)
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connections.append(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cache_size = -16384")
+            self._local.connection = connection
+        return connection
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
+        elif version != _VERSION:
+            msg = f"{self._path}: written by another version of citygate (schema {version}, this one reads {_VERSION})"
+            raise StoreError(msg)
+
+    def _write(self, connection: sqlite3.Connection, points: Sequence[Point]) -> list[LineError]:
+        refused: list[LineError] = []
+        readings: list[tuple[int, int, float | None, int | None]] = []
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for point in points:
+                try:
+                    match point.measurement:
+                        case "event":
+                            self._write_event(connection, point)
+                        case "quarantine":
+                            self._write_quarantined(connection, point)
+                        case "gateway":
+                            self._write_gateway(connection, point)
+                        case _:
+                            readings.extend(self._rows(connection, point))
+                except _RefusedError as error:
+                    refused.append(LineError(point.line, str(error)))
+            connection.executemany(_READING, readings)
+            connection.execute("COMMIT")
+        except BaseException:
+            self._sensors.clear()
+            self._channels.clear()
+            connection.execute("ROLLBACK")
+            raise
+        return refused
+
+    def _rows(
+        self, connection: sqlite3.Connection, point: Point
+    ) -> Iterable[tuple[int, int, float | None, int | None]]:
+        key = _key(point, point.measurement)
+        values: dict[str, list[float | int | None]] = {}
+        for name, value in point.fields.items():
+            if isinstance(value, str):
+                continue
+            if name.endswith(QC_SUFFIX):
+                values.setdefault(name.removesuffix(QC_SUFFIX), [None, None])[1] = int(value)
+            else:
+                values.setdefault(name, [None, None])[0] = float(value)
+        if not values:
+            msg = f"'{point.measurement}' has no number among its fields"
+            raise _RefusedError(msg)
+        gateway = point.tags.get("gateway", "")
+        for quantity, (number, flag) in values.items():
+            yield self._channel(connection, key, quantity, gateway), point.time, number, _integer(flag)
+
+    def _channel(
+        self, connection: sqlite3.Connection, key: SensorKey, quantity: str, gateway: str | None = None
+    ) -> int:
+        channel = self._channels.get((key, quantity))
+        known = self._sensors.get(key)
+        if channel is not None and known is not None and (gateway is None or known[1] == gateway):
+            return channel
+        (sensor, stored) = connection.execute(
+            "INSERT INTO sensor (kind, site, sensor, gateway) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET gateway ="
+            " coalesce(?, gateway) RETURNING id, gateway",
+            (*key, gateway or "", gateway),
+        ).fetchone()
+        (channel,) = connection.execute(
+            "INSERT INTO channel (sensor, quantity) VALUES (?, ?) ON CONFLICT DO UPDATE SET quantity = quantity"
+            " RETURNING id",
+            (sensor, quantity),
+        ).fetchone()
+        self._sensors[key] = sensor, stored
+        self._channels[key, quantity] = int(channel)
+        return int(channel)
+
+    def _write_quarantined(self, connection: sqlite3.Connection, point: Point) -> None:
+        key = _key(point, _tag(point, "kind"))
+        channel = self._channel(connection, key, _tag(point, "quantity"))
+        value = point.fields.get("value")
+        connection.execute(
+            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
+            (channel, point.time, _number(value), _number(point.fields.get("flag")) or 4, _str(point, "reason")),
+        )
+
+    def _write_event(self, connection: sqlite3.Connection, point: Point) -> None:
+        key = _key(point, _tag(point, "kind"))
+        event = _str(point, "id")
+        if not event:
+            msg = "an event needs the field 'id'"
+            raise _RefusedError(msg)
+        value, limit = _number(point.fields.get("value")), _number(point.fields.get("limit"))
+        texts = (point.tags.get("gateway", ""), _str(point, "quantity"), value, limit, _str(point, "message"))
+        connection.execute(
+            "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (event, point.time, _tag(point, "severity"), *key, *texts),
+        )
+
+    def _write_gateway(self, connection: sqlite3.Connection, point: Point) -> None:
+        connection.execute(
+            "INSERT INTO gateway VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET time = excluded.time,"
+            " fields = excluded.fields WHERE excluded.time >= time",
+            (_tag(point, "gateway"), point.time, json.dumps(point.fields)),
+        )
+
+    def _latest(self, connection: sqlite3.Connection) -> list[LatestSensor]:
+        sensors: dict[SensorKey, LatestSensor] = {}
+        for kind, site, name, gateway, quantity, *reading in connection.execute(_LATEST):
+            key = SensorKey(kind, site, name)
+            sensor = sensors.get(key) or sensors.setdefault(key, LatestSensor(key, gateway))
+            sensor.readings[quantity] = Reading(*reading)
+        return list(sensors.values())
+
+    def _find(self, connection: sqlite3.Connection, key: SensorKey, quantity: str) -> int | None:
+        row = connection.execute(
+            "SELECT c.id FROM channel c JOIN sensor s ON s.id = c.sensor"
+            " WHERE s.kind = ? AND s.site = ? AND s.sensor = ? AND c.quantity = ?",
+            (*key, quantity),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def _raw(  # noqa: PLR0913 - a series is named by all of these
+        self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int, most: int
+    ) -> list[Reading]:
+        rows = connection.execute(
+            "SELECT time, value, coalesce(flag, 2) FROM reading"
+            " WHERE channel = ? AND time >= ? AND time < ? ORDER BY time LIMIT ?",
+            (self._find(connection, key, quantity), start, end, most + 1),
+        ).fetchall()
+        if len(rows) > most:
+            raise TooManyPointsError
+        return list(itertools.starmap(Reading, rows))
+
+    def _buckets(  # noqa: PLR0913 - a series is named by all of these
+        self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int, step: int
+    ) -> list[Bucket]:
+        names = {"channel": self._find(connection, key, quantity), "start": start, "end": end, "step": step}
+        rows = connection.execute(_BUCKETS, names)
+        return [Bucket(at, mean, _FLAG_OF_RANK[rank], low, high) for at, mean, rank, low, high in rows]
+
+    def _quarantined(
+        self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int
+    ) -> list[Quarantined]:
+        rows = connection.execute(
+            "SELECT time, value, flag, reason FROM quarantine"
+            " WHERE channel = ? AND time >= ? AND time < ? ORDER BY time LIMIT ?",
+            (self._find(connection, key, quantity), start, end, MAX_POINTS),
+        )
+        return list(itertools.starmap(Quarantined, rows))
+
+    def _events(
+        self, connection: sqlite3.Connection, limit: int, open_only: bool, key: SensorKey | None  # noqa: FBT001
+    ) -> list[Event]:
+        kind, site, sensor = key or (None, None, None)
+        names = {"limit": limit, "open": open_only, "kind": kind, "site": site, "sensor": sensor}
+        rows = connection.execute(_EVENTS, names)
+        return base.fold_events(
+            EventPoint(row[0], row[1], row[2], SensorKey(row[3], row[4], row[5]), *row[6:]) for row in rows
+        )
+
+    def _gateways(self, connection: sqlite3.Connection) -> list[GatewayHealth]:
+        rows = connection.execute("SELECT gateway, time, fields FROM gateway ORDER BY gateway")
+        return [GatewayHealth(name, at, json.loads(fields)) for name, at, fields in rows]
+
+    def _prune(self, connection: sqlite3.Connection, before: int) -> int:
+        gone = 0
+        for (channel,) in connection.execute("SELECT id FROM channel").fetchall():
+            for table in ("reading", "quarantine"):  # by channel, so that the primary key finds the rows
+                gone += connection.execute(
+                    f"DELETE FROM {table} WHERE channel = ? AND time < ?",  # noqa: S608 - one of the two names above
+                    (channel, before),
+                ).rowcount
+        gone += connection.execute(
+            "DELETE FROM event WHERE id IN (SELECT id FROM event GROUP BY id"
+            " HAVING max(time) < ? AND max(CASE WHEN severity = 'none' THEN time END) = max(time))",
+            (before,),
+        ).rowcount
+        return gone
+
+
+class _RefusedError(Exception):
+    """A point has no place in the data model."""
+
+
+def _tag(point: Point, name: str) -> str:
+    value = point.tags.get(name)
+    if value is None:
+        msg = f"'{point.measurement}' has no tag '{name}', which the embedded store needs"
+        raise _RefusedError(msg)
+    return value
+
+
+def _key(point: Point, kind: str) -> SensorKey:
+    return SensorKey(kind, point.tags.get("site", ""), _tag(point, "sensor"))
+
+
+def _str(point: Point, name: str) -> str:
+    value = point.fields.get(name, "")
+    return value if isinstance(value, str) else str(value)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _integer(value: float | None) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,269 @@
+"""The store for a city: InfluxDB, read by InfluxQL over ``/query``, which versions 1, 2 and 3 all answer.
+
+The newest points of each sensor are asked for with ``ORDER BY time DESC LIMIT n`` by group, because ``last(*)`` loses the
+time of each value. The first look goes deep; the following ones take the last few points and are merged into what is
+known, so that a quantity that is reported once an hour keeps its reading.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+
+from gateway.city.store import base
+from gateway.city.store.base import (
+    FAIL,
+    GOOD,
+    MAX_POINTS,
+    MISSING,
+    NOT_EVALUATED,
+    QC_SUFFIX,
+    RESERVED,
+    SUSPECT,
+    Bucket,
+    Event,
+    EventPoint,
+    GatewayHealth,
+    LatestSensor,
+    Quarantined,
+    Reading,
+    SensorKey,
+    StoreError,
+    TooManyPointsError,
+)
+from gateway.config import StoreSection
+
+_LOOK_BACK = "30d"
+_DEPTH_FIRST, _DEPTH = 20, 3
+_EVENT_POINTS = 5000
+_TIMEOUT_S = 15.0
+_SENSOR_TAGS = frozenset({"site", "sensor"})
+_KINDS_FOR_S = 60.0
+
+
+class InfluxStore:
+    """Readings, events and gateways in an InfluxDB database.
+
+    Args:
+        config: The section ``[store]``.
+    """
+
+    name = "influxdb"
+    freshness = 2.0
+
+    def __init__(self, config: StoreSection) -> None:
+        self._config = config
+        self._session: aiohttp.ClientSession | None = None
+        self._known: dict[SensorKey, LatestSensor] = {}
+        self._kinds: list[str] = []
+        self._kinds_until = 0.0
+
+    async def open(self) -> None:
+        """Prepares the connections; the first query makes one."""
+        headers, auth = {}, None
+        if self._config.token is not None:
+            headers["Authorization"] = f"Token {self._config.token.get_secret_value()}"
+        elif self._config.username is not None:
+            password = self._config.password.get_secret_value() if self._config.password else ""
+            auth = aiohttp.BasicAuth(self._config.username, password)
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        self._session = aiohttp.ClientSession(headers=headers, auth=auth, timeout=timeout)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def latest(self) -> list[LatestSensor]:
+        """The newest readings of every sensor."""
+        depth = _DEPTH if self._known else _DEPTH_FIRST
+        queries = [
+            f"SELECT * FROM {_name(kind)} WHERE time > now() - {_LOOK_BACK}"  # noqa: S608 - escaped
+            f' GROUP BY "gateway","site","sensor" ORDER BY time DESC LIMIT {depth}'
+            for kind in await self._sensor_kinds()
+        ]
+        for series in await self._query(*queries):
+            tags = series["tags"]
+            key = SensorKey(series["name"], tags["site"], tags["sensor"])
+            if key.sensor:
+                known = self._known.setdefault(key, LatestSensor(key, tags["gateway"]))
+                _merge(known, tags["gateway"], list(_rows(series)))
+        return [LatestSensor(s.key, s.gateway, dict(s.readings)) for s in self._known.values()]
+
+    async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
+        """Readings with start <= time < end, in order."""
+        return await self._raw(key, quantity, start, end, MAX_POINTS)
+
+    async def buckets(  # noqa: PLR0913 - see the protocol
+        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
+    ) -> list[Bucket]:
+        """Readings put together by step, in the database."""
+        if direction:
+            return base.direction_buckets(await self._raw(key, quantity, start, end, MAX_POINTS * 10), step)
+        value, flag, where = _name(quantity), _name(quantity + QC_SUFFIX), _where(key, start, end)
+        group = f"GROUP BY time({step:d}ms) fill(none)"
+        source = f"FROM {_name(key.kind)} WHERE {where}"
+        rows: dict[int, dict[str, Any]] = {}
+        for series in await self._query(
+            f"SELECT mean({value}) AS mean, min({value}) AS low, max({value}) AS high {source} {group}",
+            f"SELECT max({flag}) AS worst, min({flag}) AS best {source} AND {flag} < {MISSING} {group}",
+        ):
+            for row in _rows(series):
+                rows.setdefault(row["time"], {}).update(row)
+        return [
+            Bucket(at, row.get("mean"), _bucket_flag(row), row.get("low"), row.get("high"))
+            for at, row in sorted(rows.items())
+        ]
+
+    async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
+        """Values that failed with start <= time < end, in order."""
+        found = await self._query(
+            f'SELECT "value","flag","reason" FROM "quarantine" WHERE "kind" = {_text(key.kind)}'  # noqa: S608 - escaped
+            f' AND "quantity" = {_text(quantity)} AND {_where(key, start, end)} LIMIT {MAX_POINTS}'
+        )
+        return [
+            Quarantined(row["time"], row["value"], int(row["flag"] or FAIL), row["reason"] or "")
+            for series in found
+            for row in _rows(series)
+        ]
+
+    async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
+        """The newest events, newest first; of the last 30 days and at most their last 5000 points."""
+        where = f"time > now() - {_LOOK_BACK}"
+        if key is not None:
+            where += "".join(f" AND {_name(tag)} = {_text(value)}" for tag, value in key._asdict().items())
+        found = await self._query(f'SELECT * FROM "event" WHERE {where} ORDER BY time DESC LIMIT {_EVENT_POINTS}')  # noqa: S608 - escaped
+        events = base.fold_events(_event(row) for series in found for row in _rows(series) if row.get("id"))
+        return [event for event in events if not open_only or event.until is None][:limit]
+
+    async def gateways(self) -> list[GatewayHealth]:
+        """The newest health of every gateway."""
+        found = await self._query(
+            f'SELECT * FROM "gateway" WHERE time > now() - {_LOOK_BACK}'  # noqa: S608 - constants
+            ' GROUP BY "gateway" ORDER BY time DESC LIMIT 1'
+        )
+        return sorted(
+            (
+                GatewayHealth(series["tags"]["gateway"], row["time"], {k: v for k, v in row.items() if v is not None})
+                for series in found
+                for row in _rows(series)
+            ),
+            key=lambda health: health.gateway,
+        )
+
+    async def _sensor_kinds(self) -> list[str]:
+        if time.monotonic() >= self._kinds_until:
+            found = await self._query("SHOW TAG KEYS")
+            self._kinds = [
+                series["name"]
+                for series in found
+                if series["name"] not in RESERVED and {row["tagKey"] for row in _rows(series)} >= _SENSOR_TAGS
+            ]
+            self._kinds_until = time.monotonic() + (_KINDS_FOR_S if self._kinds else 0.0)
+        return self._kinds
+
+    async def _raw(self, key: SensorKey, quantity: str, start: int, end: int, most: int) -> list[Reading]:  # noqa: PLR0913
+        found = await self._query(
+            f"SELECT {_name(quantity)} AS value, {_name(quantity + QC_SUFFIX)} AS flag FROM {_name(key.kind)}"  # noqa: S608 - escaped
+            f" WHERE {_where(key, start, end)} LIMIT {most + 1:d}"
+        )
+        rows = [
+            Reading(row["time"], row["value"], NOT_EVALUATED if row["flag"] is None else int(row["flag"]))
+            for series in found
+            for row in _rows(series)
+        ]
+        if len(rows) > most:
+            raise TooManyPointsError
+        return rows
+
+    async def _query(self, *statements: str) -> list[dict[str, Any]]:
+        """Runs statements in one request and returns the series of all, in order."""
+        if not statements:
+            return []
+        if self._session is None:
+            msg = "the store is not open"
+            raise StoreError(msg)
+        config = self._config
+        where = f"InfluxDB at {config.url}"
+        form = {"db": config.database, "q": "; ".join(statements), "epoch": "ms"}
+        try:
+            async with self._session.post(f"{config.url.rstrip('/')}/query", data=form) as response:
+                if response.status in {401, 403}:
+                    what = "token_file" if config.type == "influxdb2" else "username and password_file"
+                    msg = f"{where} refused the credentials ({response.status}); check {what} in [store]"
+                    raise StoreError(msg)
+                answer = await response.json(content_type=None)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            msg = f"{where} does not answer: {reason}; check url in [store] and that the server runs"
+            raise StoreError(msg) from error
+        except ValueError as error:
+            msg = f"{where} answered with something else than JSON; check that url in [store] is InfluxDB's"
+            raise StoreError(msg) from error
+        failure = answer.get("error") or answer.get("message")
+        results = answer.get("results", [])
+        failure = failure or next((result["error"] for result in results if "error" in result), None)
+        if failure:
+            msg = f"{where} cannot answer for database '{config.database}': {failure}; check database in [store]"
+            raise StoreError(msg)
+        return [series for result in results for series in result.get("series", [])]
+
+
+def _name(identifier: str) -> str:
+    """An identifier in InfluxQL, whatever it holds."""
+    return '"' + identifier.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _text(value: str) -> str:
+    """A string literal in InfluxQL, whatever it holds."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+
+
+def _where(key: SensorKey, start: int, end: int) -> str:
+    place = f'"site" = {_text(key.site)} AND "sensor" = {_text(key.sensor)}'
+    return f"{place} AND time >= {start:d}ms AND time < {end:d}ms"
+
+
+def _rows(series: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    columns = series["columns"]
+    for values in series.get("values", []):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _merge(known: LatestSensor, gateway: str, rows: list[dict[str, Any]]) -> None:
+    newest = max((reading.time for reading in known.readings.values()), default=-(2**63))
+    for row in reversed(rows):  # oldest first
+        at = row.pop("time")
+        if at >= newest:
+            known.gateway = gateway
+        for name in {name.removesuffix(QC_SUFFIX) for name, value in row.items() if value is not None}:
+            value, flag = row.get(name), row.get(name + QC_SUFFIX)
+            before = known.readings.get(name)
+            if isinstance(value, str) or (before is not None and before.time > at):
+                continue
+            number = None if value is None else float(value)
+            known.readings[name] = Reading(at, number, NOT_EVALUATED if flag is None else int(flag))
+
+
+def _bucket_flag(row: dict[str, Any]) -> int:
+    worst, best = row.get("worst"), row.get("best")
+    if worst is None or best is None:
+        return NOT_EVALUATED if row.get("mean") is not None else MISSING
+    return int(worst) if worst >= SUSPECT else GOOD if best == GOOD else NOT_EVALUATED
+
+
+def _event(row: dict[str, Any]) -> EventPoint:
+    key = SensorKey(row.get("kind") or "", row.get("site") or "", row.get("sensor") or "")
+    return EventPoint(
+        str(row["id"]),
+        row["time"],
+        row.get("severity") or "",
+        key,
+        row.get("gateway") or "",
+        row.get("quantity") or "",
+        row.get("value"),
+        row.get("limit"),
+        row.get("message") or "",
+    )
