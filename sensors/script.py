@@ -159,9 +159,8 @@ class Script(BaseModel):
                 if entry.every is None:
                     return
 
-        return heapq.merge(
-            *[of(entry) for entry in (*self.fault, *self.event)], key=lambda occurrence: occurrence.start
-        )
+        streams = [of(fault) for fault in self.fault] + [of(event) for event in self.event]
+        return heapq.merge(*streams, key=lambda occurrence: occurrence.start)
 
 
 def at(entry: Fault | Event, origin: int, time: int) -> Occurrence | None:

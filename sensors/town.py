@@ -35,7 +35,7 @@ _INTERVALS = {"air": 10, "weather": 10, "water": 10, "noise": 5, "traffic": 5, "
 """Seconds between two readings of a sensor. Shorter than in life, so that a demonstration moves."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Site:
     """A part of the town.
 
@@ -55,59 +55,37 @@ class Site:
     sensors: Mapping[str, int]
 
 
-def _site(  # a row of the table below
-    name: str,
-    role: Literal["town", "village", "river", "road"],
-    title: tuple[str, str, str],
-    place: tuple[float, float],
-    busy: float,
-    section: float | None,
-    numbers: tuple[int, int, int, int, int, int, int],
-) -> Site:
-    zh, en, ko = title
-    return Site(
-        name, role, kinds.Title(zh=zh, en=en, ko=ko), *place, busy, section, dict(zip(_INTERVALS, numbers, strict=True))
-    )
+def _title(zh: str, en: str, ko: str) -> kinds.Title:
+    return kinds.Title(zh=zh, en=en, ko=ko)
+
+
+def _numbers(*numbers: int) -> dict[str, int]:
+    return dict(zip(_INTERVALS, numbers, strict=True))
 
 
 # Numbers: air, weather, water, noise, traffic, parking, soil. The river runs from west to east.
+# fmt: off
 SITES = (
-    _site("longgang", "village", ("龙岗", "Longgang", "룽강"), (119.668, 30.208), 0.35, 0.0, (1, 1, 2, 1, 1, 0, 3)),
-    _site(
-        "taihu-village",
-        "village",
-        ("太湖村", "Taihu Village", "타이후촌"),
-        (119.688, 30.268),
-        0.3,
-        0.4,
-        (1, 1, 1, 1, 1, 0, 3),
-    ),
-    _site("old-town", "town", ("老城", "Old Town", "구시가지"), (119.722, 30.232), 0.9, 0.8, (2, 1, 1, 3, 3, 3, 0)),
-    _site(
-        "station-road",
-        "road",
-        ("车站路", "Station Road", "역전로"),
-        (119.737, 30.214),
-        1.0,
-        None,
-        (2, 1, 0, 3, 4, 2, 0),
-    ),
-    _site(
-        "industry-park",
-        "town",
-        ("工业园", "Industry Park", "산업단지"),
-        (119.751, 30.260),
-        0.8,
-        1.2,
-        (2, 1, 1, 2, 3, 1, 0),
-    ),
-    _site("east-lake", "town", ("东湖", "East Lake", "둥후"), (119.762, 30.236), 0.6, 1.4, (2, 1, 2, 2, 2, 2, 1)),
-    _site("qingshan", "river", ("青山", "Qingshan", "칭산"), (119.782, 30.212), 0.45, 2.0, (1, 1, 2, 1, 2, 1, 2)),
+    Site("longgang", "village", _title("龙岗", "Longgang", "룽강"),
+         119.668, 30.208, 0.35, 0.0, _numbers(1, 1, 2, 1, 1, 0, 3)),
+    Site("taihu-village", "village", _title("太湖村", "Taihu Village", "타이후촌"),
+         119.688, 30.268, 0.3, 0.4, _numbers(1, 1, 1, 1, 1, 0, 3)),
+    Site("old-town", "town", _title("老城", "Old Town", "구시가지"),
+         119.722, 30.232, 0.9, 0.8, _numbers(2, 1, 1, 3, 3, 3, 0)),
+    Site("station-road", "road", _title("车站路", "Station Road", "역전로"),
+         119.737, 30.214, 1.0, None, _numbers(2, 1, 0, 3, 4, 2, 0)),
+    Site("industry-park", "town", _title("工业园", "Industry Park", "산업단지"),
+         119.751, 30.260, 0.8, 1.2, _numbers(2, 1, 1, 2, 3, 1, 0)),
+    Site("east-lake", "town", _title("东湖", "East Lake", "둥후"),
+         119.762, 30.236, 0.6, 1.4, _numbers(2, 1, 2, 2, 2, 2, 1)),
+    Site("qingshan", "river", _title("青山", "Qingshan", "칭산"),
+         119.782, 30.212, 0.45, 2.0, _numbers(1, 1, 2, 1, 2, 1, 2)),
 )
+# fmt: on
 _BY_NAME = {site.name: site for site in SITES}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sensor:
     """A simulated sensor.
 
@@ -361,7 +339,7 @@ class Town:
     def _rain(self, site: Site, time: float) -> float:
         """mm/h at a site; showers come from the west with some 7 m/s, scripted storms are over the whole town."""
         delay = (site.lon - _CENTRE[0]) * _KM_LON * 1000 / 7
-        storms = sum(event.amount * plateau(o.progress(time * 1000) * 2) for event, o in self._on("rainstorm", time))
+        storms = sum(event.amount * bump(o.progress(time * 1000) * 2) for event, o in self._on("rainstorm", time))
         return self._showers(time - delay) + storms
 
     def weather(self, site: Site, time: float) -> Weather:
@@ -371,7 +349,7 @@ class Town:
         hour = local / 3600 % 24
         season = -math.cos(2 * math.pi * (local / 86400 - 20) / 365.25)
         rain = self._rain(site, time)
-        wet = 1 - math.exp(-rain / 2)
+        wet = 1 - math.exp(-rain / 20)
         cloud = min(1.0, max(0.0, 0.45 + 0.3 * smooth("cloud", time, 18000) + 0.5 * wet))
         daylight = 6 + 0.9 * season
         sun = max(0.0, math.cos((hour - 12) / daylight * math.pi / 2)) if abs(hour - 12) < daylight else 0.0
@@ -382,10 +360,10 @@ class Town:
             + 11 * season
             + 2.2 * smooth("front", time, 3.2 * 86400)
             + (4.5 - 2 * cloud) * math.cos(2 * math.pi * (hour - 15) / 24)
-            - 1.5 * wet
+            - 1.2 * wet
             + village
         )
-        dew = 12 + 10 * season + 2 * smooth("moist", time, 2 * 86400) + village + 2 * wet
+        dew = 12 + 10 * season + 2 * smooth("moist", time, 2 * 86400) + village + 1.2 * wet
         wind = 2.4 + 0.8 * smooth("wind", time, 28800) + 0.8 * sun + 0.35 * smooth(f"gust/{site.name}", time, 45)
         return Weather(
             temperature,
@@ -415,9 +393,9 @@ class Town:
         low, high = self._river(int(slot)), self._river(int(slot) + 1)
         rise = low + (high - low) * part
         for event, occurrence in self._on("rainstorm", time):
-            # A storm of 45 mm/h lifts the river by 1.2 m, a little later at each section.
+            # A storm of 45 mm/h lifts the river by 1.05 m, a little later at each section.
             delayed = (occurrence.progress(time * 1000) - 0.05 - 0.08 * section) / (0.95 - 0.08 * section)
-            rise += event.amount / 45 * 1.2 * bump(delayed)
+            rise += event.amount / 45 * 1.05 * bump(delayed)
         return rise
 
     def _held(self, time: float) -> float:
