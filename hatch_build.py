@@ -6,7 +6,6 @@ current page neither needs Node nor the network.
 
 import hashlib
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,6 @@ def build(web: Path) -> None:
             check=False,
         )
         if done.returncode:
-            shutil.rmtree(web / "dist", ignore_errors=True)
             tail = "\n".join(done.stdout.splitlines()[-30:])
             msg = f"building the operations page failed in {web} at 'npm {' '.join(step)}':\n{tail}"
             raise PageBuildError(msg)

@@ -1,0 +1,159 @@
+"""The operations page in a real browser, against a real server."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect
+
+from tests.browser.town import CHARTED, City, reading
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+SIZES = {"wall": (1920, 1080), "desk": (1366, 768), "phone": (390, 844)}
+CHARTED_ID = ":".join(CHARTED)
+
+
+@dataclass
+class Visit:
+    """A page that is open, and what went wrong on it."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def visit(browser: Browser, city: City, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Opens the page in English at the size of the parameter, and afterwards insists on a clean console."""
+    width, height = SIZES[getattr(request, "param", "wall")]
+    context = browser.new_context(
+        viewport=ViewportSize(width=width, height=height),
+        locale="en-GB",
+        timezone_id="Asia/Shanghai",
+        color_scheme="dark",
+        reduced_motion="reduce",
+    )
+    page = context.new_page()
+    visit = Visit(page)
+    page.on("console", lambda line: visit.complaints.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda asked: None if asked.url.startswith((city.url, "data:", "blob:")) else visit.strangers.append(asked.url),
+    )
+    page.goto(city.url)
+    expect(page.get_by_test_id("live-count")).to_have_attribute("data-sensors", "63")
+    yield visit
+    context.close()
+    assert visit.complaints == []
+    assert visit.strangers == []
+
+
+def test_every_sensor_is_listed_and_on_the_map(visit: Visit) -> None:
+    """More than sixty sensors, live, each with a row and a place."""
+    expect(visit.page.get_by_test_id("sensor-row")).to_have_count(63)
+    drawn = visit.page.get_by_test_id("map")
+    expect(drawn).to_have_attribute("data-ready", "true")
+    expect(drawn).to_have_attribute("data-sensors", "63")
+
+
+def test_a_new_reading_appears_without_a_reload(visit: Visit, city: City) -> None:
+    """What is written to the server reaches the open page."""
+    page = visit.page
+    page.evaluate("window.sameDocument = true")
+    city.write([reading("noise", "changhua", "noise-02", time.time_ns() // 1_000_000, laeq=61.7)])
+    expect(page.locator('[data-sensor="noise:changhua:noise-02"]')).to_contain_text("61.7", timeout=10_000)
+    assert page.evaluate("window.sameDocument") is True
+
+
+def test_an_event_comes_and_ends_while_one_watches(visit: Visit, city: City) -> None:
+    """Severity is told in colour, shape and word, and an ended event leaves the open ones."""
+    page = visit.page
+    rows = page.get_by_test_id("event-row")
+    expect(rows.and_(page.locator('[data-severity="orange"]'))).to_contain_text("orange")
+    tags = "gateway=gw-1,kind=air,sensor=air-02,site=changhua"
+    fields = 'id="e-live",quantity="pm25",value={},limit=250,message="PM2.5"'
+    now = time.time_ns() // 1_000_000
+    city.write([f"event,{tags},severity=red {fields.format(260)} {now}"])
+    red = rows.and_(page.locator('[data-severity="red"][data-open="true"]'))
+    expect(red).to_have_count(1, timeout=10_000)
+    expect(red).to_contain_text("over 250")
+    city.write([f"event,{tags},severity=none {fields.format(40)} {now + 1}"])
+    expect(red).to_have_count(0, timeout=10_000)
+
+
+def test_the_chart_tells_suspect_and_quarantined_values_apart(visit: Visit) -> None:
+    """Suspect values are on the line, quarantined ones beside it, with the reason in words."""
+    page = visit.page
+    page.locator(f'[data-sensor="{CHARTED_ID}"]').click()
+    chart = page.get_by_test_id("chart")
+    expect(chart).to_have_attribute("data-suspect", "3")
+    expect(chart).to_have_attribute("data-quarantined", "2")
+    expect(page.get_by_test_id("quarantined")).to_contain_text("outside the gross range")
+    page.get_by_test_id("range-24h").click()
+    expect(chart).to_be_visible()
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "chart.png")
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("drawer")).to_have_count(0)
+
+
+def test_the_whole_page_changes_its_language_at_once(visit: Visit) -> None:
+    """Chinese, English and Korean, down to the kinds' titles from the server."""
+    page = visit.page
+    kinds = page.get_by_test_id("kind-title")
+    seen = {}
+    for language, word in (("zh", "实时事件"), ("ko", "실시간 이벤트"), ("en", "Live events")):
+        page.get_by_test_id(f"lang-{language}").click()
+        expect(page.get_by_role("heading", name=word)).to_be_visible()
+        expect(page.locator("html")).to_have_attribute("lang", language)
+        seen[language] = kinds.first.inner_text()
+    assert len(set(seen.values())) == 3
+    assert re.search("[\u4e00-\u9fff]", seen["zh"])
+    assert re.search("[\uac00-\ud7af]", seen["ko"])
+
+
+def test_the_list_is_searched_and_filtered(visit: Visit) -> None:
+    """By place, in any language, and by kind."""
+    page = visit.page
+    rows = page.get_by_test_id("sensor-row")
+    page.get_by_test_id("filter-kind").select_option("water")
+    expect(rows).to_have_count(9)
+    page.get_by_test_id("search").fill("天目溪")
+    expect(rows).to_have_count(2)
+
+
+def test_the_page_is_worked_from_the_keyboard(visit: Visit) -> None:
+    """A row opens with Enter, Escape closes the drawer, and the focus returns to the row."""
+    page = visit.page
+    row = page.locator(f'[data-sensor="{CHARTED_ID}"]')
+    row.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("drawer")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(row).to_be_focused()
+
+
+@pytest.mark.parametrize("visit", SIZES, indirect=True, ids=list(SIZES))
+def test_the_page_fits_its_screen(visit: Visit, request: pytest.FixtureRequest) -> None:
+    """No sideways scrolling at any size; a screenshot of each, for people to look at."""
+    page = visit.page
+    name = request.node.callspec.params["visit"]
+    SCREENSHOTS.mkdir(exist_ok=True)
+    tabs = ("events", "map", "sensors", "summary") if name == "phone" else ("",)
+    for tab in tabs:
+        if tab:
+            page.get_by_test_id(f"tab-{tab}").click()
+        if tab in {"", "map"}:
+            expect(page.get_by_test_id("map")).to_have_attribute("data-ready", "true")
+        page.screenshot(path=SCREENSHOTS / f"{name}{tab and '-'}{tab}.png")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if name == "phone":
+        small = (
+            "[...document.querySelectorAll('body *')].filter(e => [...e.childNodes].some(n => n.nodeType === 3 &&"
+            " n.textContent.trim()) && parseFloat(getComputedStyle(e).fontSize) < 16).map(e => e.outerHTML)"
+        )
+        assert page.evaluate(small) == []
