@@ -1,8 +1,8 @@
 """Every setting of citygate, in one place.
 
 A configuration is a TOML file. Environment variables override it: ``CITYGATE_MQTT__HOST`` is ``host`` in ``[mqtt]``,
-``CITYGATE_OUTPUT__0__URL`` is ``url`` in the first ``[[output]]``. Secrets come from a file (``token_file = …``), from a
-systemd credential with that file's name, or from the environment, and are never printed.
+``CITYGATE_OUTPUT__0__URL`` is ``url`` in the first ``[[output]]``. Secrets come from a file (``token_file = …``), a
+systemd credential with that file's name, or the environment, and are never printed.
 """
 
 import difflib

@@ -44,12 +44,20 @@ def show(state: dict[str, Any]) -> None:
         f"{health['rss_bytes'] / 1e6:.0f} MB memory · spool {health['spool_bytes'] / 1e6:.1f} MB"
     )
     console.print(f"broker {broker['host']}:{broker['port']}  {link}")
-    table = Table("source", *(("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    fates = ("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("readings from", no_wrap=True)
+    for fate in fates:
+        table.add_column(fate, justify="right", no_wrap=True)
     for source, counts in state["ledger"].items():
-        table.add_row(source, *(f"{counts.get(str(column.header), 0):,}" for column in table.columns[1:]))
+        table.add_row(source, *(f"{counts.get(fate, 0):,}" for fate in fates))
     console.print(table)
-    for name, output in state["outputs"].items():
-        facts = " · ".join(f"{key} {value}" for key, value in output.items() if value is not None)
-        console.print(f"output {name}: {facts}", soft_wrap=True)
+    for output in state["outputs"]:
+        well = output["state"] == "ok"
+        console.print(
+            f"output {output['name']}  {output['url']}  [{'green' if well else 'red'}]{output['state']}[/]  "
+            f"backlog {output['backlog_rows']:,} batches, {output['backlog_bytes'] / 1e6:.1f} MB",
+            soft_wrap=True,
+        )
+        if not well and output["last_error"]:
+            console.print(f"  {output['last_error']}", soft_wrap=True, markup=False)

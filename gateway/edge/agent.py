@@ -86,7 +86,6 @@ class Agent:
             for task in [taking, *beside]:
                 task.cancel()
             results = await asyncio.gather(taking, *beside, return_exceptions=True)
-        await asyncio.gather(*(forwarder.close() for forwarder in self.forwarders))
         backlog = {output.name: self.spool.backlog(output.name).rows for output in self.config.output}
         await self.spool.close()
         log.info("gateway %s stopped", self.config.gateway.id, extra={"backlog": backlog})
@@ -158,7 +157,7 @@ class Agent:
             },
             "health": dict(self.measure()),
             "ledger": self.spool.ledger().sources,
-            "outputs": {forwarder.name: forwarder.status() for forwarder in self.forwarders},
+            "outputs": [forwarder.status() for forwarder in self.forwarders],
         }
 
 

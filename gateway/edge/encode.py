@@ -83,8 +83,8 @@ def _event(event: Event, channels: Channels, gateway: str) -> str:
     identity = f"{channel.kind}.{channel.site}.{channel.sensor}.{channel.quantity}.{event.since}"
     return (
         f"event,gateway={gateway},kind={channel.kind},sensor={channel.sensor},severity={event.severity},"
-        f'site={channel.site} id="{identity}",quantity="{channel.quantity}",value={event.value!r},limit={event.limit!r},'
-        f'message="{message}" {event.time}'
+        f'site={channel.site} id="{identity}",quantity="{channel.quantity}",value={event.value!r},'
+        f'limit={event.limit!r},message="{message}" {event.time}'
     )
 
 

@@ -196,6 +196,8 @@ class Ingest(abc.ABC):
                 reason = str(error) or type(error).__name__
             finally:
                 self._ended()
+            if self._stopped:
+                return
             attempt = 0 if time.monotonic() - began > BACKOFF_CAP else attempt + 1
             delay = BACKOFF_CAP if refused else min(BACKOFF_CAP, BACKOFF_FIRST * 2 ** min(attempt - 1, 16))
             delay *= random.uniform(0.5, 1)  # noqa: S311 - so that a fleet does not return all at once
@@ -321,15 +323,15 @@ def explain_tls(error: ssl.SSLError) -> Refused:
     )
 
 
-_REFUSALS = {
-    mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION: 'it does not speak MQTT v5. Set mqtt.protocol = "3.1.1"',
-    mqtt5.ConnAckReasonCode.CLIENT_ID_NOT_VALID: "it does not accept the client id. Set mqtt.client_id",
-    mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD: "wrong user name or password. "
+_REFUSALS = {  # by number: the codec's enumerations cannot be hashed
+    int(mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION): 'it does not speak MQTT v5. Set mqtt.protocol = "3.1.1"',
+    int(mqtt5.ConnAckReasonCode.CLIENT_ID_NOT_VALID): "it does not accept the client id. Set mqtt.client_id",
+    int(mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD): "wrong user name or password. "
     "Check mqtt.username and password_file",
-    mqtt5.ConnAckReasonCode.NOT_AUTHORIZED: "not authorised. "
+    int(mqtt5.ConnAckReasonCode.NOT_AUTHORIZED): "not authorised. "
     "Check mqtt.username and password_file, and the broker's access list",
-    mqtt5.ConnAckReasonCode.BANNED: "this client is banned. Ask the broker's operator",
-    mqtt5.ConnAckReasonCode.RETAIN_NOT_SUPPORTED: "it has no retained messages, which the gateway's status needs",
+    int(mqtt5.ConnAckReasonCode.BANNED): "this client is banned. Ask the broker's operator",
+    int(mqtt5.ConnAckReasonCode.RETAIN_NOT_SUPPORTED): "it has no retained messages, which the gateway's status needs",
 }
 
 
@@ -529,9 +531,9 @@ class _Link(asyncio.Protocol):
     def _connected(self, packet: mqtt5.ConnAckPacket) -> None:
         code = packet.reason_code
         if code != mqtt5.ConnAckReasonCode.SUCCESS:
-            reason = _REFUSALS.get(code) or code.name.lower().replace("_", " ")
+            reason = _REFUSALS.get(int(code)) or code.name.lower().replace("_", " ")
             detail = f" (it says: {packet.reason_str})" if packet.reason_str else ""
-            busy = code in {mqtt5.ConnAckReasonCode.SERVER_BUSY, mqtt5.ConnAckReasonCode.SERVER_UNAVAILABLE}
+            busy = code in (mqtt5.ConnAckReasonCode.SERVER_BUSY, mqtt5.ConnAckReasonCode.SERVER_UNAVAILABLE)
             kind = ConnectionError if busy else Refused
             self._give_up(kind(f"refused the connection: {reason}{detail}"))
             return
@@ -564,7 +566,7 @@ class _Link(asyncio.Protocol):
 
     def _subscribed(self, packet: mqtt5.SubAckPacket) -> None:
         for pattern, code in zip(self._ingest._filters, packet.reason_codes, strict=False):  # noqa: SLF001
-            if code > mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE:
+            if int(code) > int(mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE):
                 reason = code.name.lower().replace("_", " ")
                 msg = f"refused the subscription to '{pattern}': {reason}. Let user {self._config.username!r} read it"
                 self._give_up(Refused(msg), mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION)

@@ -94,16 +94,14 @@ class EmbeddedStore:
     Args:
         path: The file; its folder is made when missing.
         retention: Seconds for which readings, quarantined values and ended events are kept.
-        on_write: Called in the event loop after each write that stored something.
     """
 
     name = "embedded"
     freshness = 0.5
 
-    def __init__(self, path: Path, retention: float, on_write: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path, retention: float) -> None:
         self._path = path
         self._retention = retention
-        self.on_write = on_write
         self._writer = ThreadPoolExecutor(1, "city-write")
         self._readers = ThreadPoolExecutor(3, "city-read")
         self._local = threading.local()
@@ -143,10 +141,7 @@ class EmbeddedStore:
         Returns:
             An error for each point that has no place in the data model; the others are stored.
         """
-        refused = await self._in(self._writer, EmbeddedStore._write, points)
-        if self.on_write is not None and len(refused) < len(points):
-            self.on_write()
-        return refused
+        return await self._in(self._writer, EmbeddedStore._write, points)
 
     async def latest(self) -> list[LatestSensor]:
         """The newest readings of every sensor."""
@@ -204,7 +199,7 @@ class EmbeddedStore:
         def run() -> _T:
             try:
                 return job(self, self._connection(), *args, **kwargs)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 msg = f"{self._path}: the embedded store cannot be used: {error}; check the disk and the file's owner"
                 raise StoreError(msg) from error
 
@@ -213,6 +208,7 @@ class EmbeddedStore:
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
             self._connections.append(connection)
             connection.execute("PRAGMA journal_mode = WAL")
@@ -371,7 +367,11 @@ class EmbeddedStore:
         return list(itertools.starmap(Quarantined, rows))
 
     def _events(
-        self, connection: sqlite3.Connection, limit: int, open_only: bool, key: SensorKey | None  # noqa: FBT001
+        self,
+        connection: sqlite3.Connection,
+        limit: int,
+        open_only: bool,
+        key: SensorKey | None,  # noqa: FBT001
     ) -> list[Event]:
         kind, site, sensor = key or (None, None, None)
         names = {"limit": limit, "open": open_only, "kind": kind, "site": site, "sensor": sensor}
