@@ -57,7 +57,7 @@ def _get(url: str, token: str | None = None, data: bytes | None = None) -> Any: 
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=10) as answer:  # noqa: S310 - own server
         text = answer.read()
-        return json.loads(text) if text.strip() else True
+        return json.loads(text) if text.strip() else None
 
 
 def _wait_for(ask: Callable[[], Any], site: "Site", *logs: str) -> Any:  # noqa: ANN401 - what `ask` gives
