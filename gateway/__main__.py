@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -131,6 +132,55 @@ def city(config: Config) -> None:
             main(settings)
         except OSError as error:
             _fail(error, 1)
+
+
+@app.command(epilog="Example: citygate simulate --broker 127.0.0.1:1883 --speed 60 --truth truth.jsonl")
+def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option
+    broker: Broker = "127.0.0.1:1883",
+    seed: Annotated[int, typer.Option(help="Same seed, script and start: same messages.")] = 1,
+    speed: Annotated[float, typer.Option(help="How fast the simulated clock runs.")] = 1.0,
+    interval: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="SECONDS", help="Between two readings of a sensor.")
+    ] = None,
+    duration: Duration = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where the simulated clock starts (RFC 3339); now by default.")
+    ] = None,
+    script: Annotated[str, typer.Option(help="Faults and true events: 'demo', 'none' or a TOML file.")] = "demo",
+    truth: Annotated[Path | None, typer.Option(help="Write what the script does to this file (JSON lines).")] = None,
+    registry: Annotated[Path | None, typer.Option(help="Write the sensors' places to this file (GeoJSON).")] = None,
+    username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File with the password at the broker.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Use TLS and trust this CA.")] = None,
+    *,
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the system's CAs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print messages instead of publishing them.")] = False,
+) -> None:
+    """Publish a simulated town's sensors: plausible days, scripted faults and true events."""
+    from gateway.simulate import main as run_town  # noqa: PLC0415
+
+    try:
+        begin = datetime.fromisoformat(start).astimezone() if start else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--start") from error
+    raise typer.Exit(
+        run_town(
+            broker_address=broker,
+            seed=seed,
+            speed=speed,
+            interval=interval,
+            duration=duration,
+            start=begin,
+            script=script,
+            truth=truth,
+            registry=registry,
+            username=username,
+            password_file=password_file,
+            tls=tls,
+            tls_ca=tls_ca,
+            dry_run=dry_run,
+        )
+    )
 
 
 @app.command(epilog="Example: citygate check -c configs/gateway.toml")
