@@ -1,7 +1,7 @@
 """The embedded store: SQLite, fed by the view's own write endpoint.
 
-One row a (quantity of a sensor, time). A write is one transaction, on disk (WAL, synchronous=FULL) when it returns: what
-was answered with 204 survives a power cut. Readers never wait for the writer.
+One row a (quantity of a sensor, time). A write is one transaction, on disk (WAL, synchronous=FULL) when it returns:
+what was answered with 204 survives a power cut. Readers never wait for the writer.
 """
 
 import asyncio
@@ -166,7 +166,7 @@ class EmbeddedStore:
 
     async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
         """The newest events, newest first."""
-        return await self._in(self._readers, EmbeddedStore._events, limit, open_only, key)
+        return await self._in(self._readers, EmbeddedStore._events, limit, key, open_only=open_only)
 
     async def gateways(self) -> list[GatewayHealth]:
         """The newest health of every gateway."""
@@ -337,7 +337,7 @@ class EmbeddedStore:
         ).fetchone()
         return None if row is None else int(row[0])
 
-    def _raw(  # noqa: PLR0913 - a series is named by all of these
+    def _raw(  # noqa: PLR0913, PLR0917 - a series is named by all of these
         self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int, most: int
     ) -> list[Reading]:
         rows = connection.execute(
@@ -349,7 +349,7 @@ class EmbeddedStore:
             raise TooManyPointsError
         return list(itertools.starmap(Reading, rows))
 
-    def _buckets(  # noqa: PLR0913 - a series is named by all of these
+    def _buckets(  # noqa: PLR0913, PLR0917 - a series is named by all of these
         self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int, step: int
     ) -> list[Bucket]:
         names = {"channel": self._find(connection, key, quantity), "start": start, "end": end, "step": step}
@@ -371,7 +371,7 @@ class EmbeddedStore:
         connection: sqlite3.Connection,
         limit: int,
         open_only: bool,
-        key: SensorKey | None,  # noqa: FBT001
+        key: SensorKey | None,
     ) -> list[Event]:
         kind, site, sensor = key or (None, None, None)
         names = {"limit": limit, "open": open_only, "kind": kind, "site": site, "sensor": sensor}

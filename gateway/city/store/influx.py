@@ -1,11 +1,10 @@
 """The store for a city: InfluxDB, read by InfluxQL over ``/query``, which versions 1, 2 and 3 all answer.
 
-The newest points of each sensor are asked for with ``ORDER BY time DESC LIMIT n`` by group, because ``last(*)`` loses the
-time of each value. The first look goes deep; the following ones take the last few points and are merged into what is
+The newest points of each sensor are asked for with ``ORDER BY time DESC LIMIT n`` by group, because ``last(*)`` loses
+the time of each value. The first look goes deep; the following ones take the last few points and are merged into what is
 known, so that a quantity that is reported once an hour keeps its reading.
 """
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -164,7 +163,7 @@ class InfluxStore:
             self._kinds_until = time.monotonic() + (_KINDS_FOR_S if self._kinds else 0.0)
         return self._kinds
 
-    async def _raw(self, key: SensorKey, quantity: str, start: int, end: int, most: int) -> list[Reading]:  # noqa: PLR0913
+    async def _raw(self, key: SensorKey, quantity: str, start: int, end: int, most: int) -> list[Reading]:
         found = await self._query(
             f"SELECT {_name(quantity)} AS value, {_name(quantity + QC_SUFFIX)} AS flag FROM {_name(key.kind)}"  # noqa: S608 - escaped
             f" WHERE {_where(key, start, end)} LIMIT {most + 1:d}"
@@ -195,7 +194,7 @@ class InfluxStore:
                     msg = f"{where} refused the credentials ({response.status}); check {what} in [store]"
                     raise StoreError(msg)
                 answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             reason = str(error) or type(error).__name__
             msg = f"{where} does not answer: {reason}; check url in [store] and that the server runs"
             raise StoreError(msg) from error

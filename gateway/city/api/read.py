@@ -1,0 +1,189 @@
+"""Reading: overview, kinds, map, sensors, series, events, gateways, stream."""
+
+import math
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
+
+from gateway import __version__
+from gateway.city import view as city
+from gateway.city.api.context import Anyone, Context, Reader
+from gateway.city.models import (
+    Events,
+    Gateways,
+    Health,
+    KindOut,
+    Kinds,
+    Overview,
+    SensorDetail,
+    Sensors,
+    Series,
+    State,
+    TownMap,
+    iso,
+)
+from gateway.city.problems import ProblemError
+from gateway.city.store.base import MAX_POINTS, LatestSensor, TooManyPointsError
+
+router = APIRouter()
+_HOUR_MS = 3_600_000
+_SENSOR_EVENTS = 50
+_TIME_LIMIT_MS = 9_000_000_000_000  # beyond any time that InfluxDB can hold
+
+
+@router.get("/api/health", tags=["health"])
+async def health(here: Anyone) -> Health:
+    """Whether the view works; always open."""
+    status = "ok" if here.view.failure is None else "degraded"
+    return Health(status=status, version=__version__, store=here.view.store.name, time=iso(city.now_ms()))
+
+
+@router.get("/api/v1/overview", tags=["city"])
+async def overview(here: Reader) -> Overview:
+    """The city at a glance."""
+    return here.view.overview(await here.view.snapshot(), city.now_ms())
+
+
+@router.get("/api/v1/kinds", tags=["city"])
+async def kinds(here: Reader) -> Kinds:
+    """The kinds of sensors, their quantities and limits."""
+    return Kinds(
+        kinds=[
+            KindOut(kind=name, title=kind.title, quantities=[here.view.describe(name, q) for q in kind.quantities])
+            for name, kind in sorted(here.view.kinds.items())
+        ]
+    )
+
+
+@router.get("/api/v1/map", tags=["city"])
+async def town_map(here: Reader) -> TownMap:
+    """What lies beneath the sensors: districts, sites, an optional base map."""
+    await here.view.snapshot()
+    return here.view.map()
+
+
+@router.get("/api/v1/sensors", tags=["sensors"])
+async def sensors(
+    here: Reader, kind: str | None = None, site: str | None = None, state: State | None = None
+) -> Sensors:
+    """All sensors with their newest readings, or those of a kind, a site, a state."""
+    now = city.now_ms()
+    found = here.view.sensors(await here.view.snapshot(), now)
+    return Sensors(
+        time=iso(now),
+        sensors=[
+            sensor
+            for sensor in found
+            if (kind is None or sensor.kind == kind)
+            and (site is None or sensor.site == site)
+            and (state is None or sensor.state == state)
+        ],
+    )
+
+
+@router.get("/api/v1/sensors/{sensor_id}", tags=["sensors"])
+async def sensor_detail(here: Reader, sensor_id: str) -> SensorDetail:
+    """One sensor, what its quantities mean, and its newest events."""
+    latest = await _latest(here, sensor_id)
+    out = here.view.sensor(latest, city.now_ms())
+    events = await here.view.store.events(_SENSOR_EVENTS, key=latest.key)
+    return SensorDetail(
+        **dict(out),
+        quantities=[here.view.describe(latest.key.kind, reading.quantity) for reading in out.readings],
+        events=[city.event(item) for item in events],
+    )
+
+
+@router.get("/api/v1/sensors/{sensor_id}/series", tags=["sensors"])
+async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
+    here: Reader,
+    sensor_id: str,
+    quantity: Annotated[str, Query(description="name of the quantity, such as pm25")],
+    start: Annotated[str | None, Query(description="ISO 8601 or milliseconds; an hour before the end")] = None,
+    end: Annotated[str | None, Query(description="ISO 8601 or milliseconds; now")] = None,
+    step: Annotated[
+        float | None, Query(ge=0.001, le=366 * 86400, description="seconds of a bucket; none for raw")
+    ] = None,
+) -> Series:
+    """A quantity over time, with flags, gaps as they are, and the values that were quarantined."""
+    latest = await _latest(here, sensor_id)
+    if quantity not in latest.readings:
+        known = ", ".join(sorted(latest.readings))
+        raise ProblemError(404, f"Sensor '{sensor_id}' has no quantity '{quantity}'; it has: {known}.")
+    last = city.now_ms() + 1 if end is None else _time("end", end)
+    first = last - _HOUR_MS if start is None else _time("start", start)
+    if first >= last:
+        raise ProblemError(422, f"start ({iso(first)}) must be before end ({iso(last)}).")
+    store, what = here.view.store, here.view.quantity(latest.key.kind, quantity)
+    points: list[list[int | float | None]]
+    try:
+        if step is None:
+            points = [list(reading) for reading in await store.readings(latest.key, quantity, first, last)]
+        else:
+            step_ms = max(1, round(step * 1000))
+            if (last - first) / step_ms > MAX_POINTS:
+                least = math.ceil((last - first) / MAX_POINTS / 1000)
+                raise ProblemError(422, f"That would be more than {MAX_POINTS} points; ask with a step of {least} s.")
+            buckets = await store.buckets(latest.key, quantity, first, last, step_ms, direction=what.direction)
+            points = [list(bucket) for bucket in buckets]
+    except TooManyPointsError:
+        raise ProblemError(422, "There are too many points for one answer; ask with a (longer) step.") from None
+    return Series(
+        id=latest.key.id,
+        quantity=quantity,
+        unit=what.unit,
+        start=iso(first),
+        end=iso(last),
+        step=step,
+        points=points,
+        quarantined=await store.quarantined(latest.key, quantity, first, last),
+    )
+
+
+@router.get("/api/v1/events", tags=["events"])
+async def events(
+    here: Reader,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    open_only: Annotated[bool, Query(alias="open", description="only events that have not ended")] = False,  # noqa: FBT002
+) -> Events:
+    """The newest events, newest first."""
+    found = await here.view.store.events(limit, open_only=open_only)
+    return Events(events=[city.event(item) for item in found])
+
+
+@router.get("/api/v1/gateways", tags=["fleet"])
+async def gateways(here: Reader) -> Gateways:
+    """The gateways, their health and ledgers."""
+    snapshot, now = await here.view.snapshot(), city.now_ms()
+    return Gateways(gateways=[city.gateway(health, now) for health in snapshot.gateways])
+
+
+@router.get("/api/v1/stream", tags=["city"], response_class=StreamingResponse)
+async def stream(here: Reader, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
+    """Server-sent events: hello, sensors, events, gateways; each carries what changed."""
+    last_id = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 20 else None  # noqa: PLR2004
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(here.hub.listen(last_id), media_type="text/event-stream", headers=headers)
+
+
+async def _latest(here: Context, sensor_id: str) -> LatestSensor:
+    latest = (await here.view.snapshot()).sensors.get(sensor_id)
+    if latest is None:
+        raise ProblemError(404, f"There is no sensor '{sensor_id}'; an id is kind:site:sensor, see /api/v1/sensors.")
+    return latest
+
+
+def _time(name: str, text: str) -> int:
+    try:
+        if text.lstrip("-").isdecimal():
+            moment = int(text)
+        else:
+            # in a query, a '+' that was not percent-encoded arrives as a space
+            moment = round(datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text).timestamp() * 1000)
+        if abs(moment) < _TIME_LIMIT_MS:
+            return moment
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise ProblemError(422, f"{name}: '{text}' is neither ISO 8601 nor milliseconds since 1970.")

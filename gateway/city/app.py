@@ -1,0 +1,140 @@
+"""The city view as a web application: the API, the page, and what both need while they run."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import __version__
+from gateway.city import problems, reference
+from gateway.city.access import Access
+from gateway.city.api import read, session, write
+from gateway.city.api.context import Context, Reader
+from gateway.city.problems import ProblemError
+from gateway.city.store.base import Store, StoreError
+from gateway.city.store.embedded import EmbeddedStore
+from gateway.city.store.influx import InfluxStore
+from gateway.city.stream import Hub
+from gateway.city.view import BASEMAP, View
+from gateway.config import CityConfig, StoreSection
+
+PAGE = Path(__file__).parent / "web" / "dist"
+"""The built page."""
+_NOT_BUILT = """citygate: the API answers, but the page is not built.
+
+From a source tree, build it with `npm ci && npm run build` in gateway/city/web, or install the package, which has it
+inside. The API's reference is at /docs.
+"""
+_HEADERS = {
+    # MapLibre runs its worker from a blob; MapLibre and ECharts set styles on elements.
+    "Content-Security-Policy": (
+        "default-src 'self'; worker-src 'self' blob:; child-src blob:; img-src 'self' data: blob:;"
+        " style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self';"
+        " frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
+    """Builds the city view.
+
+    Args:
+        config: The whole configuration.
+        page: Folder of the built page.
+
+    Returns:
+        The application; its lifespan opens and closes the store.
+
+    Raises:
+        ConfigError: If a token that this configuration needs is missing.
+    """
+    view = View(_store(config.store), config.map)
+    parts = Context(Access(config), view, Hub(view))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            await view.store.open()
+        except StoreError as error:
+            view.failure = error
+            raise
+        try:
+            yield
+        finally:
+            parts.hub.close()
+            await view.store.close()
+
+    app = FastAPI(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.context = parts
+    problems.install(app)
+    for module in (read, session, write):
+        app.include_router(module.router)
+    _add_pages(app, config, page)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(_SecurityHeaders)
+    return app
+
+
+def _store(config: StoreSection) -> Store:
+    if config.type == "embedded":
+        return EmbeddedStore(config.path, config.retention)
+    return InfluxStore(config)
+
+
+def _add_pages(app: FastAPI, config: CityConfig, page: Path) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(reference.page(app.openapi()))
+
+    @app.get(BASEMAP, include_in_schema=False)
+    async def basemap(_: Reader) -> FileResponse:
+        if config.map.basemap is None or not config.map.basemap.is_file():
+            raise ProblemError(404, "No base map is configured, or its file is missing; see basemap in [map].")
+        return FileResponse(config.map.basemap, media_type="application/octet-stream")
+
+    if (page / "index.html").is_file():
+        app.mount("/", _Page(directory=page, html=True))
+        return
+
+    @app.get("/", include_in_schema=False)
+    async def not_built() -> Response:
+        return PlainTextResponse(_NOT_BUILT, 503)
+
+
+class _Page(StaticFiles):
+    """The page's files: those under /assets carry their content's hash in the name and never change."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        forever = path.startswith("assets/")
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if forever else "no-cache"
+        return response
+
+
+class _SecurityHeaders:
+    """Adds the headers that keep a browser from doing more than the page needs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.setdefault("headers", [])
+                headers.extend((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
+                if scope["path"].startswith("/api/") and all(name != b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

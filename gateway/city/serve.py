@@ -1,0 +1,77 @@
+"""Runs the city view until it is told to stop."""
+
+import logging
+import signal
+import socket
+
+import uvicorn
+
+from gateway.city.app import create_app
+from gateway.city.stream import Hub
+from gateway.config import CityConfig, ConfigError
+
+_LOG = logging.getLogger(__name__)
+_STOP_S = 5
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams before it waits for requests to end."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._hub.close()
+        await super().shutdown(sockets)
+
+
+def main(config: CityConfig) -> None:
+    """Serves the city view; returns within 10 seconds of SIGTERM or SIGINT.
+
+    Args:
+        config: The whole configuration.
+
+    Raises:
+        ConfigError: If a needed token is missing, the address cannot be listened on, or the store cannot be opened.
+    """
+    app = create_app(config)
+    here = app.state.context
+    options = uvicorn.Config(
+        app,
+        ssl_certfile=config.server.tls_cert,
+        ssl_keyfile=config.server.tls_key,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_S,
+    )
+    listener = _listen(config.server.host, config.server.port)
+    scheme = "http" if config.server.tls_cert is None else "https"
+    _LOG.info("the city view is at %s://%s:%d", scheme, config.server.host, config.server.port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises them again after it stopped; that was no failure
+    try:
+        _Server(options, here.hub).run([listener])
+    except SystemExit:
+        if here.view.failure is None:
+            raise
+        raise ConfigError(str(here.view.failure)) from None
+    finally:
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(512)
+    except OSError as error:
+        msg = f"server: cannot listen on {host} port {port}: {error.strerror or error}; choose another host or port"
+        raise ConfigError(msg) from error
+    return listener

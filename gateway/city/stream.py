@@ -1,0 +1,160 @@
+"""Server-sent events: what changed, to every page, from one look at the store.
+
+A page that connects gets everything once; one that comes back with the id of the last message it saw gets what it
+missed, or everything when that is too long ago. A page that reads too slowly is let go and comes back by itself.
+"""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from gateway import __version__
+from gateway.city.models import Events, Gateways, SensorOut, Sensors, iso
+from gateway.city.store.base import StoreError
+from gateway.city.view import Snapshot, View, event, gateway, now_ms
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 1.0
+_KEEP_ALIVE_S = 15.0
+_KEPT = 256
+_QUEUE = 64
+
+
+class _Message(NamedTuple):
+    id: int
+    text: bytes
+
+
+class Hub:
+    """Looks at the store while a page listens, and tells every page what is new.
+
+    Args:
+        view: The city as it is now.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._next_id = now_ms()  # so that ids of an earlier run are never met again
+        self._kept: deque[_Message] = deque(maxlen=_KEPT)
+        self._listeners: set[asyncio.Queue[_Message | None]] = set()
+        self._sensors: dict[str, tuple[object, ...]] = {}
+        self._events: dict[str, object] = {}
+        self._gateways: dict[str, int] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends every stream, so that the server can stop."""
+        self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
+        for queue in self._listeners:
+            _end(queue)
+
+    async def listen(self, last_id: int | None) -> AsyncIterator[bytes]:
+        """The stream of one page.
+
+        Args:
+            last_id: Id of the last message the page saw, if it saw one.
+
+        Yields:
+            Encoded server-sent events.
+        """
+        if self._closed:
+            return
+        queue: asyncio.Queue[_Message | None] = asyncio.Queue(_QUEUE)
+        kept = [message for message in self._kept if last_id is not None and message.id > last_id]
+        resumed = last_id is not None and any(message.id == last_id for message in self._kept)
+        self._listeners.add(queue)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_forever())
+        try:
+            hello = json.dumps({"time": iso(now_ms()), "version": __version__})
+            yield f"retry: 2000\nevent: hello\ndata: {hello}\n\n".encode()
+            for text in [message.text for message in kept] if resumed else await self._everything():
+                yield text
+            while True:
+                try:
+                    message = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
+                except TimeoutError:
+                    yield b": keep-alive\n\n"
+                    continue
+                if message is None:
+                    return
+                yield message.text
+        finally:
+            self._listeners.discard(queue)
+
+    async def _everything(self) -> list[bytes]:
+        try:
+            snapshot = await self._view.snapshot()
+        except StoreError:
+            return []  # the page gets everything as soon as the store is back
+        now = now_ms()
+        parts: list[tuple[str, BaseModel]] = [
+            ("sensors", Sensors(time=iso(now), sensors=self._view.sensors(snapshot, now))),
+            ("events", Events(events=[event(item) for item in snapshot.events])),
+            ("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways])),
+        ]
+        last = self._kept[-1].id if self._kept else self._next_id
+        # the id comes with the last part only: a page that lost the line before it has not seen everything
+        return [_encode(None, name, part) for name, part in parts[:-1]] + [_encode(last, *parts[-1])]
+
+    async def _look_forever(self) -> None:
+        failing = False
+        while self._listeners:
+            try:
+                self._tell(await self._view.snapshot())
+                failing = False
+            except StoreError as error:
+                if not failing:
+                    _LOG.warning("the stream waits: %s", error)
+                failing = True
+            except Exception:  # noqa: BLE001 - one bad look must not silence every page
+                _LOG.exception("the stream missed a look at the store")
+            await asyncio.sleep(max(_POLL_S, self._view.store.freshness))
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        now = now_ms()
+        changed: list[SensorOut] = []
+        for sensor in self._view.sensors(snapshot, now):
+            seen = (sensor.state, sensor.title, sensor.lat, sensor.lon, snapshot.sensors[sensor.id].readings)
+            if self._sensors.get(sensor.id) != seen:
+                self._sensors[sensor.id] = seen
+                changed.append(sensor)
+        if changed:
+            self._send("sensors", Sensors(time=iso(now), sensors=changed))
+        events = [item for item in snapshot.events if self._events.get(item.last.id) != item]
+        if events:
+            self._events = {item.last.id: item for item in snapshot.events}
+            self._send("events", Events(events=[event(item) for item in events]))
+        gateways = {health.gateway: health.time for health in snapshot.gateways}
+        if gateways != self._gateways:
+            self._gateways = gateways
+            self._send("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways]))
+
+    def _send(self, name: str, body: BaseModel) -> None:
+        self._next_id += 1
+        message = _Message(self._next_id, _encode(self._next_id, name, body))
+        self._kept.append(message)
+        for queue in self._listeners:
+            try:
+                queue.put_nowait(message)
+            except asyncio.QueueFull:
+                _end(queue)
+
+
+def _encode(number: int | None, name: str, body: BaseModel) -> bytes:
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {name}\ndata: {body.model_dump_json()}\n\n".encode()
+
+
+def _end(queue: asyncio.Queue[_Message | None]) -> None:
+    while not queue.empty():
+        queue.get_nowait()
+    queue.put_nowait(None)

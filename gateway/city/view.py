@@ -1,0 +1,286 @@
+"""The city as it is now: the store's newest answers joined with the registry and the kinds.
+
+However many pages ask, the store is asked at most once in its ``freshness``.
+"""
+
+import asyncio
+import statistics
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from gateway.city import registry
+from gateway.city.models import (
+    Counts,
+    EventOut,
+    Fleet,
+    GatewayOut,
+    KindOverview,
+    OpenEvents,
+    Overview,
+    QuantityOut,
+    ReadingOut,
+    SensorOut,
+    State,
+    Summary,
+    TownMap,
+    iso,
+)
+from gateway.city.store.base import (
+    FAIL,
+    SUSPECT,
+    Event,
+    GatewayHealth,
+    LatestSensor,
+    Reading,
+    Store,
+    mean_direction,
+    worst,
+)
+from gateway.config import MapSection
+from sensors import kinds
+from sensors.kinds import Kind, Quantity, Title
+
+_LEDGER = ("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
+_HEALTH_INTERVAL_S = 10.0
+_OTHER_INTERVAL_S = 60.0
+_EVENTS_SHOWN = 500
+BASEMAP = "/basemap.pmtiles"
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The store's answers at one moment."""
+
+    sensors: dict[str, LatestSensor] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    gateways: list[GatewayHealth] = field(default_factory=list)
+
+
+class View:
+    """Answers what the API asks about the present.
+
+    Args:
+        store: Where readings, events and gateways are.
+        config: The section ``[map]``.
+    """
+
+    def __init__(self, store: Store, config: MapSection) -> None:
+        self.store = store
+        self._map = config
+        self._sensor_file = registry.WatchedGeoJson(config.sensors)
+        self._district_file = registry.WatchedGeoJson(config.districts)
+        self._registry = registry.Registry()
+        self._kinds = kinds.builtin()
+        self._snapshot = Snapshot()
+        self._fetched = float("-inf")
+        self._lock = asyncio.Lock()
+        self.failure: Exception | None = None
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """The kinds of sensors by name."""
+        return dict(self._kinds)
+
+    async def snapshot(self) -> Snapshot:
+        """The store's newest answers, at most ``freshness`` seconds old.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        async with self._lock:
+            if time.monotonic() - self._fetched < self.store.freshness:
+                return self._snapshot
+            await asyncio.to_thread(self._reload)
+            try:
+                sensors, events, gateways = await asyncio.gather(
+                    self.store.latest(), self.store.events(_EVENTS_SHOWN), self.store.gateways()
+                )
+            except Exception as error:
+                self.failure = error
+                raise
+            self.failure = None
+            self._snapshot = Snapshot({sensor.key.id: sensor for sensor in sensors}, events, gateways)
+            self._fetched = time.monotonic()
+            return self._snapshot
+
+    def _reload(self) -> None:
+        if self._sensor_file.refresh() and self._sensor_file.content is not None:
+            self._registry = registry.read(self._sensor_file.content)
+        self._district_file.refresh()
+
+    def quantity(self, kind: str, name: str) -> Quantity:
+        """What a quantity is; an unknown one is called by its name and has no unit."""
+        known = self._kinds.get(kind)
+        found = known.quantities.get(name) if known else None
+        return found or Quantity(title=Title(zh=name, en=name, ko=name), unit="")
+
+    def describe(self, kind: str, name: str) -> QuantityOut:
+        """A quantity for the API."""
+        q = self.quantity(kind, name)
+        return QuantityOut(
+            name=name,
+            title=q.title,
+            unit=q.unit,
+            decimals=q.decimals,
+            suspect=q.suspect,
+            fail=q.fail,
+            events=list(q.events),
+        )
+
+    def sensor(self, latest: LatestSensor, now: int) -> SensorOut:
+        """A sensor for the API, as it is at ``now`` in milliseconds."""
+        key = latest.key
+        place = self._registry.sensors.get(key)
+        kind = self._kinds.get(key.kind)
+        interval = (place.interval if place else None) or (kind.interval if kind else _OTHER_INTERVAL_S)
+        newest = max(reading.time for reading in latest.readings.values())
+        age = max(0.0, (now - newest) / 1000)
+        readings = [
+            ReadingOut(
+                quantity=name,
+                value=reading.value,
+                unit=self.quantity(key.kind, name).unit,
+                flag=reading.flag,
+                time=iso(reading.time),
+            )
+            for name, reading in self._ordered(latest)
+        ]
+        return SensorOut(
+            id=key.id,
+            kind=key.kind,
+            site=key.site,
+            sensor=key.sensor,
+            gateway=latest.gateway,
+            title=place.title if place else None,
+            site_title=self._registry.sites.get(key.site),
+            lat=place.lat if place else None,
+            lon=place.lon if place else None,
+            time=iso(newest),
+            age_s=round(age, 1),
+            interval_s=interval,
+            state=state(age, interval),
+            flag=worst(reading.flag for reading in latest.readings.values()),
+            readings=readings,
+        )
+
+    def sensors(self, snapshot: Snapshot, now: int) -> list[SensorOut]:
+        """All sensors, by site, kind and name."""
+        ordered = sorted(snapshot.sensors.values(), key=lambda s: (s.key.site, s.key.kind, s.key.sensor))
+        return [self.sensor(latest, now) for latest in ordered if latest.readings]
+
+    def map(self) -> TownMap:
+        """What lies beneath the sensors."""
+        basemap = self._map.basemap
+        return TownMap(
+            center=self._map.center or self._registry.center,
+            zoom=self._map.zoom,
+            districts=self._district_file.content,
+            sites={"type": "FeatureCollection", "features": self._registry.site_features},
+            basemap=BASEMAP if basemap is not None and basemap.is_file() else None,
+            title=self._map.title,
+        )
+
+    def overview(self, snapshot: Snapshot, now: int) -> Overview:
+        """The city at a glance."""
+        sensors = self.sensors(snapshot, now)
+        states = Counter(sensor.state for sensor in sensors)
+        by_kind: dict[str, list[SensorOut]] = defaultdict(list)
+        for sensor in sensors:
+            by_kind[sensor.kind].append(sensor)
+        open_events = [event for event in snapshot.events if event.until is None]
+        gateways = [gateway(health, now) for health in snapshot.gateways]
+        return Overview(
+            time=iso(now),
+            counts=Counts(
+                sensors=len(sensors),
+                fresh=states["fresh"],
+                stale=states["stale"],
+                silent=states["silent"],
+                suspect=sum(sensor.flag == SUSPECT for sensor in sensors),
+                failed=sum(sensor.flag == FAIL for sensor in sensors),
+            ),
+            kinds={kind: self._kind_overview(kind, members) for kind, members in sorted(by_kind.items())},
+            events=OpenEvents(
+                open=len(open_events), by_severity=dict(Counter(event.last.severity for event in open_events))
+            ),
+            gateways=Fleet(
+                total=len(gateways),
+                alive=sum(g.state == "fresh" for g in gateways),
+                backlog=sum(g.ledger["queued"] for g in gateways),
+            ),
+        )
+
+    def _kind_overview(self, kind: str, sensors: list[SensorOut]) -> KindOverview:
+        fresh = [sensor for sensor in sensors if sensor.state == "fresh"]
+        values: dict[str, list[float]] = defaultdict(list)
+        for sensor in fresh:
+            for reading in sensor.readings:
+                if reading.value is not None and reading.flag != FAIL:
+                    values[reading.quantity].append(reading.value)
+        summary = {}
+        for name, numbers in values.items():
+            quantity = self.quantity(kind, name)
+            middle = mean_direction(numbers) if quantity.direction else statistics.median(numbers)
+            summary[name] = Summary(median=middle, min=min(numbers), max=max(numbers), unit=quantity.unit)
+        return KindOverview(sensors=len(sensors), fresh=len(fresh), summary=summary)
+
+    def _ordered(self, latest: LatestSensor) -> list[tuple[str, Reading]]:
+        kind = self._kinds.get(latest.key.kind)
+        order = {name: place for place, name in enumerate(kind.quantities)} if kind else {}
+        return sorted(latest.readings.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
+
+
+def state(age: float, interval: float) -> State:
+    """How alive something is that should report each ``interval`` seconds and did ``age`` seconds ago."""
+    if age <= max(30.0, 2 * interval):
+        return "fresh"
+    return "stale" if age <= 10 * interval else "silent"
+
+
+def event(value: Event) -> EventOut:
+    """An event for the API."""
+    last = value.last
+    return EventOut(
+        id=last.id,
+        time=iso(last.time),
+        severity=last.severity,
+        kind=last.key.kind,
+        site=last.key.site,
+        sensor=last.key.sensor,
+        sensor_id=last.key.id,
+        gateway=last.gateway,
+        quantity=last.quantity,
+        value=last.value,
+        limit=last.limit,
+        message=last.message,
+        since=iso(value.since),
+        until=None if value.until is None else iso(value.until),
+    )
+
+
+def gateway(health: GatewayHealth, now: int) -> GatewayOut:
+    """A gateway for the API, as it is at ``now`` in milliseconds."""
+
+    def number(name: str) -> float:
+        value = health.fields.get(name, 0)
+        return value if isinstance(value, int | float) else 0
+
+    age = max(0.0, (now - health.time) / 1000)
+    return GatewayOut(
+        gateway=health.gateway,
+        time=iso(health.time),
+        age_s=round(age, 1),
+        state=state(age, _HEALTH_INTERVAL_S),
+        version=str(health.fields.get("version", "")),
+        uptime_s=number("uptime_s"),
+        ledger={name: int(number(name)) for name in _LEDGER},
+        spool_bytes=int(number("spool_bytes")),
+        rss_bytes=int(number("rss_bytes")),
+        sensors=int(number("sensors")),
+    )
+
+
+def now_ms() -> int:
+    """The present in milliseconds UTC."""
+    return time.time_ns() // 10**6
