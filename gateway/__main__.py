@@ -127,6 +127,9 @@ def city(config: Config) -> None:
         return main
 
     main = _extra(serve, "city")
+    from gateway.logs import start  # noqa: PLC0415
+
+    start("info")
     with _usage_errors():
         try:
             main(settings)
@@ -179,6 +182,63 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option
             tls=tls,
             tls_ca=tls_ca,
             dry_run=dry_run,
+        )
+    )
+
+
+@app.command(epilog="Example: citygate replay river.csv --broker 127.0.0.1:1883 --speed 60 --kind water")
+def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
+    file: Annotated[Path, typer.Argument(help="CSV, plain or gzip'd: a column a quantity, or quantity and value.")],
+    broker: Broker = "127.0.0.1:1883",
+    speed: Annotated[str, typer.Option(metavar="N|max", help="Times real time, or as fast as possible.")] = "1",
+    time_column: Annotated[str | None, typer.Option(help="Column of the time; found by its usual names.")] = None,
+    sensor_column: Annotated[str | None, typer.Option(help="Column of the sensor; found by its usual names.")] = None,
+    site: Annotated[str, typer.Option(help="Site of all rows.")] = "replay",
+    site_column: Annotated[str | None, typer.Option(help="Column of the site.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Kind of all rows; the best fit by default.")] = None,
+    kind_column: Annotated[str | None, typer.Option(help="Column of the kind.")] = None,
+    column: Annotated[list[str] | None, typer.Option(metavar="NAME=QUANTITY", help="Rename a column.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a column out.")] = None,
+    missing: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Text that means no value.")] = None,
+    timezone: Annotated[str | None, typer.Option(metavar="ZONE", help="Zone of times without offset.")] = None,
+    topic: Annotated[str, typer.Option(help="Topic template.")] = "city/{site}/{kind}/{sensor}",
+    limit: Annotated[int | None, typer.Option(help="Messages to send at most.")] = None,
+    username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File with the password at the broker.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Use TLS and trust this CA.")] = None,
+    *,
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the system's CAs.")] = False,
+    shift_to_now: Annotated[bool, typer.Option("--shift-to-now", help="Let the last reading be of now.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable rows instead of stopping.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Publish a recorded stream: at its own pace, N times faster, or as fast as the broker takes it."""
+    from gateway.replay import main as run_replay  # noqa: PLC0415
+
+    raise typer.Exit(
+        run_replay(
+            file,
+            broker_address=broker,
+            speed=speed,
+            time_column=time_column,
+            sensor_column=sensor_column,
+            site=site,
+            site_column=site_column,
+            kind=kind,
+            kind_column=kind_column,
+            columns=tuple(column or ()),
+            ignore=tuple(ignore or ()),
+            missing=tuple(missing or ()),
+            timezone=timezone,
+            topic=topic,
+            shift_to_now=shift_to_now,
+            limit=limit,
+            skip_bad=skip_bad,
+            username=username,
+            password_file=password_file,
+            tls=tls,
+            tls_ca=tls_ca,
+            as_json=as_json,
         )
     )
 
