@@ -205,7 +205,7 @@ class Publisher:
             msg = f"{self._broker}: no answer within {_CONNECT_WITHIN:.0f} s"
             raise ConnectionError(msg) from error
         except OSError as error:
-            msg = f"{self._broker}: {error.strerror or error}"
+            msg = f"{self._broker}: {os.strerror(error.errno) if error.errno and error.errno > 0 else error}"
             raise ConnectionError(msg) from error
         if code:
             link.abort()
