@@ -370,8 +370,9 @@ class EmbeddedStore:
         self,
         connection: sqlite3.Connection,
         limit: int,
-        open_only: bool,
         key: SensorKey | None,
+        *,
+        open_only: bool,
     ) -> list[Event]:
         kind, site, sensor = key or (None, None, None)
         names = {"limit": limit, "open": open_only, "kind": kind, "site": site, "sensor": sensor}

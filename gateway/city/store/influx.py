@@ -1,8 +1,8 @@
 """The store for a city: InfluxDB, read by InfluxQL over ``/query``, which versions 1, 2 and 3 all answer.
 
 The newest points of each sensor are asked for with ``ORDER BY time DESC LIMIT n`` by group, because ``last(*)`` loses
-the time of each value. The first look goes deep; the following ones take the last few points and are merged into what is
-known, so that a quantity that is reported once an hour keeps its reading.
+the time of each value. The first look goes deep; the following ones take the last few points and are merged into what
+is known, so that a quantity that is reported once an hour keeps its reading.
 """
 
 import time
