@@ -1,0 +1,179 @@
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gateway.city.lineprotocol import parse
+from gateway.city.store.base import SensorKey, Store, StoreError, TooManyPointsError
+from gateway.city.store.embedded import EmbeddedStore
+from gateway.city.store.influx import InfluxStore
+from gateway.config import StoreSection
+
+NOW = time.time_ns() // 10**6 // 60_000 * 60_000
+KEY = SensorKey("air", 'it\'s, a "site" = \\x', "air-01")
+SITE = KEY.site.replace(",", "\\,").replace(" ", "\\ ").replace("=", "\\=")
+AIR = f"air,gateway=g1,sensor=air-01,site={SITE}"
+TAGS = f"kind=air,sensor=air-01,site={SITE}"
+LINES = f"""
+{AIR} pm25=10,pm25_qc=1i,battery=90,battery_qc=1i {NOW - 120_000}
+{AIR} pm25=20,pm25_qc=3i {NOW - 110_000}
+{AIR} pm25_qc=4i {NOW - 50_000}
+{AIR} wind_direction=350,wind_direction_qc=1i {NOW - 50_000}
+{AIR} wind_direction=10,wind_direction_qc=1i {NOW - 40_000}
+air,gateway=g2,sensor=air-01,site={SITE} pm25=30,pm25_qc=2i {NOW - 30_000}
+quarantine,gateway=g1,quantity=pm25,{TAGS} value=-5,flag=4i,reason="gross_range" {NOW - 50_000}
+event,gateway=g1,severity=yellow,{TAGS} id="e1",quantity="pm25",value=120,limit=115,message="an \"e\"" {NOW - 60_000}
+event,gateway=g1,severity=red,{TAGS} id="e2",quantity="pm25",value=300,limit=250,message="m" {NOW - 50_000}
+event,gateway=g1,severity=none,{TAGS} id="e2",quantity="pm25",value=3,limit=250,message="m" {NOW - 40_000}
+gateway,gateway=g1 received=9i,queued=1i,uptime_s=5.5,version="0.1.0" {NOW}
+gateway,gateway=g1 received=8i {NOW - 10_000}
+""".replace('an "e"', r"an \"e\"").encode()
+
+
+@pytest.fixture(params=["embedded", "influx"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Each store with the same readings."""
+    if request.param == "embedded":
+        embedded = EmbeddedStore(tmp_path / "new" / "city.db", 30 * 86400)
+        await embedded.open()
+        points, errors = parse(LINES, "ms")
+        assert errors == []
+        assert await embedded.write(points) == []
+        yield embedded
+        await embedded.close()
+        return
+    url, database = request.getfixturevalue("influxd"), f"t{uuid.uuid4().hex}"
+    async with aiohttp.ClientSession() as http:
+        await http.post(f"{url}/query", data={"q": f"CREATE DATABASE {database}"})
+        answer = await http.post(f"{url}/write", params={"db": database, "precision": "ms"}, data=LINES)
+        assert answer.status == 204, await answer.text()
+    influx = InfluxStore(StoreSection.model_validate({"type": "influxdb1", "url": url, "database": database}))
+    await influx.open()
+    yield influx
+    await influx.close()
+
+
+async def test_the_newest_reading_of_each_quantity_is_kept_whoever_heard_it(store: Store) -> None:
+    for _ in range(2):
+        (sensor,) = await store.latest()
+        assert (sensor.key, sensor.gateway) == (KEY, "g2")
+        assert {name: (r.value, r.flag) for name, r in sensor.readings.items()} == {
+            "pm25": (30, 2),
+            "battery": (90, 1),
+            "wind_direction": (10, 1),
+        }
+
+
+async def test_readings_come_in_order_with_the_failed_ones_as_gaps(store: Store) -> None:
+    readings = await store.readings(KEY, "pm25", NOW - 120_000, NOW)
+    assert [tuple(r) for r in readings] == [
+        (NOW - 120_000, 10, 1),
+        (NOW - 110_000, 20, 3),
+        (NOW - 50_000, None, 4),
+        (NOW - 30_000, 30, 2),
+    ]
+    assert await store.readings(KEY, "pm25", NOW, NOW + 1) == []
+    assert await store.readings(SensorKey("air", "no", "one"), "pm25", 0, NOW) == []
+    (failed,) = await store.quarantined(KEY, "pm25", NOW - 120_000, NOW)
+    assert tuple(failed) == (NOW - 50_000, -5, 4, "gross_range")
+
+
+async def test_a_step_gives_mean_extremes_and_the_worst_flag(store: Store) -> None:
+    buckets = await store.buckets(KEY, "pm25", NOW - 120_000, NOW, 60_000, direction=False)
+    assert [tuple(b) for b in buckets] == [(NOW - 120_000, 15, 3, 10, 20), (NOW - 60_000, 30, 4, 30, 30)]
+    (north,) = await store.buckets(KEY, "wind_direction", NOW - 120_000, NOW, 60_000, direction=True)
+    assert north.mean is not None
+    assert min(north.mean, 360 - north.mean) == pytest.approx(0, abs=1e-6)
+
+
+async def test_events_are_put_together_from_their_points(store: Store) -> None:
+    events = await store.events(10)
+    assert [(e.last.id, e.last.severity, e.since, e.until) for e in events] == [
+        ("e2", "red", NOW - 50_000, NOW - 40_000),
+        ("e1", "yellow", NOW - 60_000, None),
+    ]
+    assert events[1].last.message == 'an "e"'
+    assert [e.last.id for e in await store.events(1, open_only=True)] == ["e1"]
+    assert len(await store.events(10, key=KEY)) == 2
+    assert await store.events(10, key=SensorKey("air", "no", "one")) == []
+
+
+async def test_the_newest_health_of_a_gateway_counts(store: Store) -> None:
+    (gateway,) = await store.gateways()
+    assert (gateway.gateway, gateway.time) == ("g1", NOW)
+    assert gateway.fields["received"] == 9
+    assert gateway.fields["version"] == "0.1.0"
+
+
+async def test_an_embedded_store_keeps_everything_over_a_restart_and_prunes_by_age(tmp_path: Path) -> None:
+    for attempt in range(2):
+        store = EmbeddedStore(tmp_path / "city.db", 30 * 86400)
+        await store.open()
+        if attempt == 0:
+            await store.write(parse(LINES, "ms")[0])
+            before = await store.readings(KEY, "pm25", 0, NOW)
+        else:
+            assert await store.readings(KEY, "pm25", 0, NOW) == before
+            await store.prune(NOW - 45_000)
+            assert [r.value for r in await store.readings(KEY, "pm25", 0, NOW)] == [30]
+            assert await store.quarantined(KEY, "pm25", 0, NOW) == []
+            assert {e.last.id for e in await store.events(9)} == {"e1", "e2"}, "an open event is kept, however old"
+            await store.prune(NOW)
+            assert [e.last.id for e in await store.events(9)] == ["e1"]
+        await store.close()
+
+
+@pytest.mark.slow
+async def test_a_hundred_thousand_points_are_written_and_read_quickly(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path / "city.db", 30 * 86400)
+    await store.open()
+    values = random.Random(1)  # noqa: S311 - no secret
+    started = time.monotonic()
+    for first in range(0, 100_000, 5000):
+        body = "\n".join(
+            f"air,gateway=g,site=s{n % 6},sensor=a{n % 60} pm25={values.random()},pm25_qc=1i {NOW - 10**7 + n * 100}"
+            for n in range(first, first + 5000)
+        )
+        assert await store.write(parse(body.encode(), "ms")[0]) == []
+    written = time.monotonic() - started
+    started = time.monotonic()
+    assert len(await store.latest()) == 60
+    buckets = await store.buckets(SensorKey("air", "s0", "a0"), "pm25", 0, NOW, 60_000, direction=False)
+    read = time.monotonic() - started
+    assert len(buckets) == pytest.approx(167, abs=2)
+    assert written < 60
+    assert read < 2
+    with pytest.raises(TooManyPointsError):
+        await store._in(store._readers, EmbeddedStore._raw, SensorKey("air", "s0", "a0"), "pm25", 0, NOW, 100)
+    await store.close()
+
+
+async def test_a_silent_influxdb_is_named_with_what_to_do() -> None:
+    store = InfluxStore(StoreSection.model_validate({"type": "influxdb1", "url": "http://127.0.0.1:9"}))
+    await store.open()
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1:9 does not answer.*check url"):
+        await store.latest()
+    await store.close()
+
+
+async def test_a_missing_database_is_named(influxd: str) -> None:
+    store = InfluxStore(StoreSection.model_validate({"type": "influxdb1", "url": influxd, "database": "none"}))
+    await store.open()
+    with pytest.raises(StoreError, match="database 'none'"):
+        await store.gateways()
+    await store.close()
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path / "city.db", 30 * 86400)
+    await store.open()
+    await store._in(store._writer, lambda _, connection: connection.execute("PRAGMA user_version = 99"))
+    await store.close()
+    again = EmbeddedStore(tmp_path / "city.db", 30 * 86400)
+    with pytest.raises(StoreError, match="another version"):
+        await again.open()
+    await again.close()
