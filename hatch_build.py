@@ -91,6 +91,7 @@ def build(web: Path) -> None:
     modules = home / "node_modules" if windows else home / "lib" / "node_modules"
     npm = modules / "npm" / "bin" / "npm-cli.js"
     path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    sources = fingerprint(web)  # before: what changes during the build is not in it
     environment = {**os.environ, "PATH": path, "npm_config_update_notifier": "false"}
     for step in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "build"]):
         done = subprocess.run(
@@ -108,4 +109,4 @@ def build(web: Path) -> None:
             tail = "\n".join(done.stdout.splitlines()[-30:])
             msg = f"building the operations page failed in {web} at 'npm {' '.join(step)}':\n{tail}"
             raise PageBuildError(msg)
-    (web / "dist" / STAMP).write_text(fingerprint(web) + "\n", encoding="utf-8")
+    (web / "dist" / STAMP).write_text(sources + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.browser.town import CHARTED, City, reading
+from tests.browser.town import CHARTED, City, reading, sensors
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 SIZES = {"wall": (1920, 1080), "desk": (1366, 768), "phone": (390, 844)}
@@ -56,8 +56,12 @@ def test_every_sensor_is_listed_and_on_the_map(visit: Visit) -> None:
     """More than sixty sensors, live, each with a row and a place."""
     expect(visit.page.get_by_test_id("sensor-row")).to_have_count(63)
     drawn = visit.page.get_by_test_id("map")
-    expect(drawn).to_have_attribute("data-ready", "true")
-    expect(drawn).to_have_attribute("data-sensors", "63")
+    expect(drawn).to_have_attribute("data-drawn", "63", timeout=20_000)
+    visit.page.get_by_test_id("layer-water").click()
+    expect(drawn).to_have_attribute("data-drawn", "54", timeout=20_000)
+    visit.page.get_by_test_id("theme").click()
+    visit.page.get_by_test_id("layer-water").click()
+    expect(drawn).to_have_attribute("data-drawn", "63", timeout=20_000)
 
 
 def test_a_new_reading_appears_without_a_reload(visit: Visit, city: City) -> None:
@@ -138,17 +142,20 @@ def test_the_page_is_worked_from_the_keyboard(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("visit", SIZES, indirect=True, ids=list(SIZES))
-def test_the_page_fits_its_screen(visit: Visit, request: pytest.FixtureRequest) -> None:
+def test_the_page_fits_its_screen(visit: Visit, city: City, request: pytest.FixtureRequest) -> None:
     """No sideways scrolling at any size; a screenshot of each, for people to look at."""
     page = visit.page
     name = request.node.callspec.params["visit"]
     SCREENSHOTS.mkdir(exist_ok=True)
+    now = time.time_ns() // 1_000_000
+    city.write([reading(*place, now) for place in sensors()])
+    expect(page.get_by_test_id("live-count")).to_have_attribute("data-live", "63", timeout=10_000)
     tabs = ("events", "map", "sensors", "summary") if name == "phone" else ("",)
     for tab in tabs:
         if tab:
             page.get_by_test_id(f"tab-{tab}").click()
         if tab in {"", "map"}:
-            expect(page.get_by_test_id("map")).to_have_attribute("data-ready", "true")
+            expect(page.get_by_test_id("map")).to_have_attribute("data-drawn", "63", timeout=20_000)
         page.screenshot(path=SCREENSHOTS / f"{name}{tab and '-'}{tab}.png")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if name == "phone":

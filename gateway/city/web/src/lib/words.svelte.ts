@@ -103,12 +103,13 @@ const FLAG: Record<Flag, [string, string, string]> = {
 }
 const REASON: Record<string, [string, string, string]> = {
   gross_range: ['超出量程', 'outside the gross range', '측정 범위 벗어남'],
-  operator_range: ['超出可信范围', 'outside the operator range', '신뢰 범위 벗어남'],
+  suspect_range: ['超出可信范围', 'outside the operator range', '신뢰 범위 벗어남'],
   flat_line: ['数值卡住不变', 'value does not move', '값이 고정됨'],
   rate_of_change: ['变化过快', 'changes too fast', '변화가 너무 빠름'],
-  spike: ['尖峰', 'spike', '스파이크'],
-  future_time: ['时间在未来', 'time in the future', '미래 시각'],
-  not_a_number: ['不是数值', 'not a number', '숫자가 아님'],
+  future: ['时间在未来', 'time in the future', '미래 시각'],
+  out_of_order: ['迟到的读数', 'out of order', '순서가 뒤바뀜'],
+  duplicate_time: ['同一时间有两个读数', 'two values for one time', '같은 시각에 두 값'],
+  missing: ['缺失', 'missing', '결측'],
 }
 const UNITS: Record<'second' | 'minute' | 'hour' | 'day', [string, string, string]> = {
   second: ['{n} 秒', '{n} s', '{n}초'],
@@ -146,10 +147,12 @@ class Words {
   state = (value: State): string => this.pick(STATE[value])
   flag = (value: Flag): string => this.pick(FLAG[value])
   title = (title: Title | null | undefined, otherwise: string): string => title?.[this.language] || title?.en || otherwise
-  reason = (code: string): string => {
-    const known = REASON[code]
-    return known ? this.pick(known) : code.replaceAll('_', ' ')
-  }
+  /** The reasons of a flag in words; several are joined by a plus. */
+  reason = (codes: string): string =>
+    codes
+      .split('+')
+      .map((code) => (REASON[code] ? this.pick(REASON[code]) : code.replaceAll('_', ' ')))
+      .join(this.language === 'zh' ? '，' : ', ')
   age = (seconds: number): string => {
     if (!Number.isFinite(seconds)) return '–'
     const { n, unit } = span(seconds)
