@@ -32,6 +32,8 @@ BACKOFF_CAP = 30.0
 """Longest wait between attempts, in seconds; a refused connection waits this long at once."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for TCP, TLS and the broker's answer."""
+GOODBYE_TIMEOUT = 2.0
+"""Seconds for the broker to take our last acknowledgements when we leave."""
 HELD_BYTES = 64 * 2**20
 """Bytes of unacknowledged messages above which nothing more is read."""
 MAX_PACKET = 2**20
@@ -183,13 +185,11 @@ class Ingest(abc.ABC):
     async def _supervise(self) -> None:
         attempt = 0
         while True:
-            if self._stopped:
-                return
             began = time.monotonic()
             refused = False
             try:
                 await self._session()
-                reason = "the broker closed the connection"
+                reason = f"it closed the connection; if it repeats, does another client use the id '{self._client_id}'?"
             except Refused as error:
                 refused, reason = True, str(error)
             except (OSError, EOFError, ValueError) as error:
@@ -211,6 +211,8 @@ class Ingest(abc.ABC):
                 extra={"broker": place, "client_id": self._client_id, "delay_s": round(delay, 1)},
             )
             await asyncio.sleep(delay)
+            if self._stopped:
+                return
 
     def _began(self, link: object) -> None:
         self._link = link
@@ -358,7 +360,7 @@ class Mqtt5Ingest(Ingest):
             msg = f"no connection within {CONNECT_TIMEOUT:.0f} s"
             raise TimeoutError(msg) from error
         try:
-            await asyncio.wait([link.closed], timeout=CONNECT_TIMEOUT)
+            await asyncio.wait([link.closed], timeout=CONNECT_TIMEOUT)  # returns at once when it is over
             if not link.closed.done() and not link.accepted:
                 msg = f"no answer to CONNECT within {CONNECT_TIMEOUT:.0f} s"
                 raise TimeoutError(msg)
@@ -371,9 +373,12 @@ class Mqtt5Ingest(Ingest):
         if link is None:
             return
         if link.accepted:
+            # The broker closes. If we did, with messages unread, TCP would reset and our last PUBACKs could be lost.
+            link.leaving = True
             link.transport.write(link.status(b"offline") + mqtt5.DisconnectPacket().write())
-        link.transport.close()
-        await asyncio.wait([link.closed], timeout=2)
+            link.transport.resume_reading()
+            await asyncio.wait([link.closed], timeout=GOODBYE_TIMEOUT)
+        link.transport.abort()
 
     def _send_acks(self, acks: list[int]) -> None:
         if self._link is not None:
@@ -399,6 +404,7 @@ class _Link(asyncio.Protocol):
         self.loop = loop
         self.closed: asyncio.Future[None] = loop.create_future()
         self.accepted = False
+        self.leaving = False
         self.heard = loop.time()
         self._ingest = ingest
         self._config = ingest._config  # noqa: SLF001
@@ -447,6 +453,8 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """The hot path: bytes of the connection to columns of the batch being filled."""
         self.heard = self.loop.time()
+        if self.leaving:
+            return
         if self._rest:
             data = self._rest + data
         position = 0

@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.edge.ingest import CONNECT_TIMEOUT, Ingest, Receipt, Refused, explain_tls
+from gateway.edge.ingest import CONNECT_TIMEOUT, GOODBYE_TIMEOUT, Ingest, Receipt, Refused, explain_tls
 
 _FAILURE = 128
 _REFUSALS = {
@@ -57,8 +57,7 @@ class PahoIngest(Ingest):
 
     async def _disconnect(self) -> None:
         if (link := self._link) is not None:
-            link.leave()
-            await asyncio.wait([link.closed], timeout=2)
+            await link.leave()
 
     def _send_acks(self, acks: list[int]) -> None:
         if (link := self._link) is not None:
@@ -106,6 +105,7 @@ class _Link:
         """Lets the event loop serve the socket that is now connected."""
         connected = self.client.socket()
         assert isinstance(connected, socket.socket)  # noqa: S101 - no WebSockets here
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else acknowledgements wait for one another
         self._socket = connected
         self.client.on_socket_close = lambda *_: self._forget()
         self.client.on_socket_register_write = lambda *_: self._writable(on=True)
@@ -124,9 +124,15 @@ class _Link:
         else:
             self.loop.remove_reader(self._socket)
 
-    def leave(self) -> None:
-        """Says goodbye."""
-        self.client.publish(self._status, b"offline", retain=True)
+    async def leave(self) -> None:
+        """Says goodbye, once the broker has taken the last acknowledgements: it answers to what follows them."""
+        taken = asyncio.Event()
+        self.client.on_message = None
+        self.client.on_publish = lambda *_: taken.set()
+        self.client.publish(self._status, b"offline", qos=1, retain=True)
+        self.read(on=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(taken.wait(), GOODBYE_TIMEOUT)
         self.client.disconnect()
         self.client.loop_write()
         self.end()
@@ -158,9 +164,10 @@ class _Link:
 
     def _readable(self) -> None:
         ingest = self._ingest
+        leaving = self.client.on_message is None
         for _ in range(_READS_AT_ONCE):
             before = ingest._held  # noqa: SLF001
-            if self._socket is None or ingest._paused:  # noqa: SLF001
+            if self._socket is None or (ingest._paused and not leaving):  # noqa: SLF001
                 break
             if self.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or ingest._held == before:  # noqa: SLF001
                 break
