@@ -74,6 +74,7 @@ def parse(body: bytes, precision: Precision = "ns", now: int | None = None) -> t
     """
     default_time = time.time_ns() // 10**6 if now is None else now
     text = body.decode("utf-8", "surrogateescape")
+    clean = text.isascii() or body == text.encode("utf-8", "replace")
     lines = text.split("\n")
     points: list[Point] = []
     errors: list[LineError] = []
@@ -86,12 +87,18 @@ def parse(body: bytes, precision: Precision = "ns", now: int | None = None) -> t
         if not line or line.startswith("#"):
             continue
         try:
+            if not clean:
+                line.encode()  # names what is not UTF-8, which surrogates stand for
             try:
                 points.append(_point(line, precision, default_time, number, heads))
             except _UnterminatedStringError:
                 line, after = _join(lines, index)
+                if not clean:
+                    line.encode()
                 points.append(_point(line, precision, default_time, number, heads))
                 index = after
+        except UnicodeEncodeError:
+            errors.append(LineError(number, "not valid UTF-8"))
         except ValueError as error:
             errors.append(LineError(number, str(error)))
     return points, errors
@@ -111,9 +118,6 @@ def _join(lines: list[str], index: int) -> tuple[str, int]:
 def _point(
     line: str, precision: Precision, default_time: int, number: int, heads: dict[str, tuple[str, dict[str, str]]]
 ) -> Point:
-    if "\udc80" <= max(line) <= "\udcff":
-        msg = "not valid UTF-8"
-        raise ValueError(msg)
     if "\\" not in line and '"' not in line:  # nothing is escaped: splitting is enough, and several times as fast
         head, _, rest = line.partition(" ")
         fields_text, _, stamp = rest.lstrip(" ").partition(" ")

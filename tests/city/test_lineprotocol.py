@@ -81,6 +81,12 @@ def test_a_bad_line_is_named_and_its_neighbours_are_read() -> None:
     assert "closing quote" in errors[1].message
 
 
+def test_a_line_that_is_not_utf8_costs_itself_alone() -> None:
+    points, errors = parse(b'a f=1 1\nm\xff f=1 1\nm\xc3\xa9 f=1 1\nm f="a\n\xff" 1\nb f=2 3', "ms")
+    assert [point.measurement for point in points] == ["a", "mé", "b"]
+    assert all("UTF-8" in error.message for error in errors)
+
+
 @pytest.mark.parametrize(
     "line",
     [
