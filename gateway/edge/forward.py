@@ -18,6 +18,7 @@ A server that refuses everything is no judge: a point is called bad only by a se
 """
 
 import asyncio
+import base64
 import gzip
 import importlib
 import importlib.util
@@ -385,11 +386,11 @@ class _InfluxDB1:
 
     def __init__(self, output: OutputConfig) -> None:
         self._output = output
-        auth = None
+        self._headers = {"Content-Encoding": "gzip", "Content-Type": "text/plain; charset=utf-8"}
         if output.username:
-            auth = aiohttp.BasicAuth(output.username, _secret(output.password), "utf-8")
+            login = f"{output.username}:{_secret(output.password)}".encode()
+            self._headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
         self._session = aiohttp.ClientSession(
-            auth=auth,
             connector=aiohttp.TCPConnector(limit=1, ssl=_tls(output)),
             timeout=aiohttp.ClientTimeout(total=output.timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -401,7 +402,7 @@ class _InfluxDB1:
                 f"{self._output.url.rstrip('/')}/write",
                 params={"db": self._output.database, "precision": "ms"},
                 data=body,
-                headers={"Content-Encoding": "gzip", "Content-Type": "text/plain; charset=utf-8"},
+                headers=self._headers,
                 allow_redirects=False,
             ) as response:
                 text = await response.content.read(_ANSWER_BYTES)

@@ -1,0 +1,361 @@
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from gateway.config import OutputConfig
+from gateway.edge import forward
+from gateway.edge.batch import Entry
+from gateway.edge.forward import Forwarder, _retry_after
+from gateway.edge.spool import FATES, Spool
+from tests.servers.wait import until
+
+NOW = 1_700_000_000_000
+TOKEN = "a-token-that-must-not-be-seen"
+BAD = {"code": "invalid", "message": "unable to parse 'bad': missing fields"}
+
+
+def points(first: int, last: int) -> bytes:
+    return b"\n".join(b"air,sensor=a pm25=%d,pm25_qc=1i %d" % (i, NOW + i) for i in range(first, last))
+
+
+def entry(lines: bytes) -> Entry:
+    number = lines.count(b"\n") + 1
+    return Entry(lines, {"city": {"received": number, "queued": number}}, [])
+
+
+class Server:
+    """Keeps the points that it accepts; answers what the test wants."""
+
+    def __init__(self) -> None:
+        self.stored: set[bytes] = set()
+        self.requests: list[tuple[web.Request, bytes]] = []
+        self.answer: Callable[[list[bytes]], web.Response | None] = lambda _: None
+        self.url = ""
+
+    async def write(self, request: web.Request) -> web.Response:
+        body = await request.read()  # aiohttp has unzipped it
+        self.requests.append((request, body))
+        lines = body.removesuffix(b"\n").split(b"\n")
+        answer = self.answer(lines)
+        if answer is None:
+            self.stored.update(lines)
+            return web.Response(status=204)
+        return answer
+
+    def refuse(self, *bad: bytes, status: int = 400) -> None:
+        """Refuses the whole request for one of these points, as InfluxDB 2 does."""
+        self.answer = lambda lines: web.json_response(BAD, status=status) if set(bad) & set(lines) else None
+
+    def script(self, *answers: web.Response | None) -> None:
+        """Gives these answers, one a request, and then accepts."""
+        left: Iterator[web.Response | None] = iter(answers)
+        self.answer = lambda _: next(left, None)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    application = web.Application(client_max_size=2**26)
+    application.router.add_post("/api/v2/write", server.write)
+    application.router.add_post("/write", server.write)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(forward, "_LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(forward, "_SLOW_DELAYS", (0.02, 0.1))
+
+
+def output(server: Server, kind: str = "influxdb2", **settings: object) -> OutputConfig:
+    if kind == "influxdb1":
+        login: dict[str, object] = {"username": "gw", "password": SecretStr(TOKEN)}
+    else:
+        login = {"org": "town", "token": SecretStr(TOKEN)}
+    keys = {"name": "out", "type": kind, "url": server.url, "flush_interval": "20ms", **login, **settings}
+    return OutputConfig.model_validate(keys)
+
+
+@asynccontextmanager
+async def forwarding(path: Path, config: OutputConfig) -> AsyncIterator[tuple[Spool, Forwarder]]:
+    spool = Spool(path / "spool.db", [config.name])
+    forwarder = Forwarder(spool, config)
+    task = asyncio.create_task(forwarder.run())
+    try:
+        yield spool, forwarder
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        counts = spool.ledger().total
+        assert counts["received"] == sum(counts[fate] for fate in FATES)
+        await spool.close()
+
+
+def lines_of(*parts: bytes) -> set[bytes]:
+    return set(b"\n".join(parts).split(b"\n"))
+
+
+@pytest.mark.parametrize("kind", ["influxdb2", "influxdb1"])
+async def test_a_request_says_what_the_server_needs(tmp_path: Path, server: Server, kind: str) -> None:
+    async with forwarding(tmp_path, output(server, kind)) as (spool, forwarder):
+        await asyncio.gather(*(spool.append(entry(points(i, i + 10))) for i in range(0, 50, 10)))
+        assert await forwarder.flush(5)
+        request, body = server.requests[0]
+        assert request.headers["Content-Encoding"] == "gzip"
+        assert request.headers["Content-Type"].startswith("text/plain")
+        assert request.query["precision"] == "ms"
+        assert body == points(0, 50) + b"\n"
+        if kind == "influxdb2":
+            assert request.path == "/api/v2/write"
+            assert request.headers["Authorization"] == f"Token {TOKEN}"
+            assert (request.query["org"], request.query["bucket"]) == ("town", "city")
+        else:
+            assert request.path == "/write"
+            assert request.query["db"] == "city"
+            assert request.headers["Authorization"].startswith("Basic ")
+            assert TOKEN not in str(request.url)
+        assert len(server.requests) == 1
+        status = forwarder.status()
+        assert status["state"] == "ok"
+        assert status["last_success"] > NOW
+        assert (status["backlog_rows"], status["backlog_bytes"]) == (0, 0)
+
+
+@pytest.mark.parametrize("status", [400, 422, 201])
+async def test_one_bad_point_among_five_thousand_costs_itself(tmp_path: Path, server: Server, status: int) -> None:
+    bad = b"air,sensor=a pm25=12i 5"
+    server.refuse(bad, status=status)
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        for i in range(0, 5000, 1000):
+            await spool.append(entry(points(i, i + 1000) + (b"\n" + bad if i == 2000 else b"")))
+        assert await forwarder.flush(20)
+        assert server.stored == lines_of(points(0, 5000))
+        assert len(server.requests) <= 45
+        (letter,) = await spool.dead_letters()
+        assert letter.payload == bad
+        assert letter.reason == BAD["message"]
+        assert spool.ledger().total["dead"] == 1
+        assert spool.ledger().total["delivered"] == 5000
+
+
+async def test_bad_points_alone_are_dead_once_the_server_took_another(tmp_path: Path, server: Server) -> None:
+    bad = [b"bad%d" % i for i in range(100)]
+    server.refuse(*bad)
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        await spool.append(entry(b"\n".join(bad)))
+        await until(lambda: forwarder.status()["state"] == "retrying")
+        assert spool.ledger().total["queued"] == 100
+        assert "refuses every point" in forwarder.status()["last_error"]
+        await spool.append(entry(points(0, 5)))
+        await until(lambda: spool.ledger().total["queued"] == 0)
+        assert server.stored == lines_of(points(0, 5))
+        await spool.append(entry(b"bad1\nbad2"))
+        assert await forwarder.flush(5)
+        assert spool.ledger().dead_letters == 102
+
+
+async def test_a_server_that_refuses_everything_for_a_while_costs_nothing(tmp_path: Path, server: Server) -> None:
+    server.answer = lambda _: web.json_response({"error": "database is required"}, status=400)
+    async with forwarding(tmp_path, output(server, "influxdb1")) as (spool, forwarder):
+        await spool.append(entry(points(0, 200)))
+        await until(lambda: forwarder.status()["state"] == "retrying")
+        assert "database is required" in forwarder.status()["last_error"]
+        server.answer = lambda _: None
+        assert await forwarder.flush(10)
+        assert server.stored == lines_of(points(0, 200))
+        assert spool.ledger().dead_letters == 0
+
+
+async def test_too_large_requests_are_split_and_the_next_are_smaller(tmp_path: Path, server: Server) -> None:
+    server.answer = lambda lines: web.Response(status=413) if len(lines) > 900 else None
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        for i in range(0, 10_000, 400):
+            await spool.append(entry(points(i, i + 400)))
+        assert await forwarder.flush(20)
+        assert server.stored == lines_of(points(0, 10_000))
+        refused = len(server.requests)
+        await asyncio.gather(*(spool.append(entry(points(i, i + 400))) for i in range(10_000, 16_000, 400)))
+        assert await forwarder.flush(20)
+        assert len(server.requests) - refused <= 20
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([{"status": 500, "text": "oops"}] * 3, "500: oops"),
+        ([{"status": 502, "text": "<html>", "content_type": "text/html"}], "is a proxy or portal between"),
+        ([{"status": 200, "text": "<html>Log in", "content_type": "text/html"}] * 2, "is a proxy or portal between"),
+        ([{"status": 400, "text": "<html>Bad", "content_type": "text/html"}] * 2, "is a proxy or portal between"),
+        ([{"status": 200, "text": "{}"}], "is a proxy or portal between"),
+        ([{"status": 418, "text": "{broken"}], "418: {broken"),
+        ([{"status": 401, "text": '{"message": "unauthorized access"}'}] * 2, "check 'token_file'"),
+        ([{"status": 403, "text": ""}], "no permission to write to the bucket 'city'"),
+        ([{"status": 404, "text": '{"message": "bucket \\"city\\" not found"}'}], "influx bucket create --name city"),
+        ([{"status": 307, "headers": {"Location": "http://127.0.0.1:1/steal"}}], "redirects are not followed"),
+        ([{"status": 429, "headers": {"Retry-After": "0"}}, {"status": 503, "headers": {"Retry-After": "x"}}], "503"),
+    ],
+)
+async def test_whatever_the_answer_the_points_arrive(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, answers: list[dict[str, Any]], error: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.script(*(web.Response(**answer) for answer in answers))
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        await spool.append(entry(points(0, 20)))
+        await until(lambda: spool.ledger().total["delivered"] == 20)
+        assert server.stored == lines_of(points(0, 20))
+        assert error in forwarder.status()["last_error"]
+        assert forwarder.status()["state"] == "ok"
+        assert len(server.requests) == len(answers) + 1
+    assert error in caplog.text
+    assert TOKEN not in caplog.text
+
+
+async def test_a_missing_database_is_explained(tmp_path: Path, server: Server) -> None:
+    server.script(web.json_response({"error": 'database not found: "city"'}, status=404))
+    async with forwarding(tmp_path, output(server, "influxdb1")) as (spool, forwarder):
+        await spool.append(entry(points(0, 1)))
+        await until(lambda: spool.ledger().total["delivered"] == 1)
+        assert 'CREATE DATABASE "city"' in forwarder.status()["last_error"]
+
+
+async def test_a_secret_that_the_server_repeats_is_not_shown(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script(web.Response(status=401, text=f"token {TOKEN} is unknown"))
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        await spool.append(entry(points(0, 1)))
+        await until(lambda: spool.ledger().total["delivered"] == 1)
+        assert TOKEN not in repr(forwarder.status())
+    assert TOKEN not in caplog.text
+
+
+async def test_retry_after_is_honoured(tmp_path: Path, server: Server) -> None:
+    server.script(web.Response(status=429, headers={"Retry-After": "0.4"}))
+    async with forwarding(tmp_path, output(server)) as (spool, _):
+        await spool.append(entry(points(0, 1)))
+        await until(lambda: len(server.requests) == 1)
+        start = time.monotonic()
+        await until(lambda: len(server.requests) == 2)
+        assert time.monotonic() - start >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("1e9", 600), ("inf", 600), ("-4", 0.01), ("nan", None), ("soon", None), (None, None),
+     ("Thu, 01 Jan 1970 00:00:00 GMT", 0.01), ("Fri, 01 Jan 2100 00:00:00 GMT", 600)],
+)  # fmt: skip
+def test_any_retry_after_is_read(text: str | None, seconds: float | None) -> None:
+    assert _retry_after(text) == seconds
+
+
+async def test_a_lost_answer_is_sent_again(tmp_path: Path, server: Server) -> None:
+    taken: set[bytes] = set()
+
+    def lose(lines: list[bytes]) -> web.Response | None:
+        request = server.requests[-1][0]
+        if len(server.requests) < 3 and request.transport:
+            taken.update(lines)
+            request.transport.abort()
+        return None
+
+    server.answer = lose
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        await spool.append(entry(points(0, 10)))
+        await until(lambda: spool.ledger().total["delivered"] == 10)
+        assert taken == server.stored == lines_of(points(0, 10))
+        assert "does not answer" in forwarder.status()["last_error"]
+
+
+async def test_a_server_that_hangs_is_given_up_and_asked_again(tmp_path: Path, server: Server) -> None:
+    first = True
+    write = server.write
+
+    async def hang(request: web.Request) -> web.Response:
+        nonlocal first
+        if first:
+            first = False
+            await asyncio.sleep(30)
+        return await write(request)
+
+    application = web.Application()
+    application.router.add_post("/api/v2/write", hang)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with forwarding(tmp_path, output(server, timeout="200ms")) as (spool, forwarder):
+        await spool.append(entry(points(0, 10)))
+        await until(lambda: spool.ledger().total["delivered"] == 10)
+        assert "time is up" in forwarder.status()["last_error"]
+    await runner.cleanup()
+
+
+async def test_new_readings_overtake_the_backlog(tmp_path: Path, server: Server) -> None:
+    server.answer = lambda _: web.Response(status=503)
+    async with forwarding(tmp_path, output(server, batch_bytes="20KB")) as (spool, forwarder):
+        for i in range(0, 20_000, 200):
+            await spool.append(entry(points(i, i + 200)))
+        await until(lambda: len(server.requests) > 1)
+        fresh = points(50_000, 50_001)
+        await spool.append(entry(fresh))
+        server.requests.clear()
+        server.answer = lambda _: None
+        assert await forwarder.flush(20)
+        assert server.stored == lines_of(points(0, 20_000), fresh)
+        assert fresh in b"".join(body for _, body in server.requests[:4])
+        assert len(server.requests) > 20
+
+
+async def test_nothing_is_forgotten_when_the_forwarder_is_cancelled_in_flight(tmp_path: Path, server: Server) -> None:
+    server.answer = lambda _: web.Response(status=500)
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        await spool.append(entry(points(0, 10)))
+        await until(lambda: len(server.requests) > 0)
+        assert not await forwarder.flush(0.1)
+    server.answer = lambda _: None
+    async with forwarding(tmp_path, output(server)) as (spool, _):
+        await until(lambda: spool.ledger().total["delivered"] == 10)
+    assert server.stored == lines_of(points(0, 10))
+
+
+async def test_a_wrong_ca_file_is_explained_and_stops_nothing(tmp_path: Path, server: Server) -> None:
+    server.url = "https://127.0.0.1:1"
+    async with forwarding(tmp_path, output(server, tls_ca=tmp_path / "none.pem")) as (spool, forwarder):
+        await spool.append(entry(points(0, 1)))
+        await until(lambda: forwarder.status()["state"] == "retrying")
+        assert "cannot use tls_ca" in forwarder.status()["last_error"]
+
+
+def test_little_of_influxdb_client_is_loaded_and_the_rest_still_works() -> None:
+    code = """
+import sys
+from gateway.edge import forward
+assert not any(name.startswith("influxdb_client") for name in sys.modules)
+with forward._only_what_is_needed("influxdb_client", "client", "service", "domain"):
+    import influxdb_client._async.api_client, influxdb_client.service.write_service
+assert len([name for name in sys.modules if name.startswith("influxdb_client")]) < 20
+from influxdb_client import InfluxDBClient, Point
+from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
+from influxdb_client.domain import Bucket
+assert Point("m").field("f", 1).to_line_protocol() == "m f=1i"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
