@@ -53,7 +53,9 @@ def encode(readings: Readings, events: Sequence[Event], channels: Channels, gate
                     f"quarantine,gateway={gateway},kind={sensor.kind},quantity={name},sensor={sensor.name},"
                     f'site={sensor.site} value={values[place]!r},flag={flag}i,reason="{reason}" {time}'
                 )
-            elif flag != MISSING:
+            elif flag == MISSING:
+                queued[sensor.source] -= 1  # the sensor said that there is no reading
+            else:
                 fields.append(f"{name}={values[place]!r}")
             fields.append(f"{name}_qc={flag}i")
         lines.append(f"{sensor.prefix} {','.join(fields)} {time}")
