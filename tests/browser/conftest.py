@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.town import TOKEN, City, history, registry
 
@@ -71,6 +71,9 @@ def answers(url: str) -> bool:
 def browser(program: Callable[[str, str], str]) -> Iterator[Browser]:
     """Starts Chromium with WebGL in software, and nothing that looks for the network."""
     chromium = program("chromium", "chromium")
+    expect.set_options(
+        timeout=30_000
+    )  # WebGL in software on a busy machine is slow; each wait ends when its condition holds
     flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:

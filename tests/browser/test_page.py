@@ -56,12 +56,12 @@ def test_every_sensor_is_listed_and_on_the_map(visit: Visit) -> None:
     """More than sixty sensors, live, each with a row and a place."""
     expect(visit.page.get_by_test_id("sensor-row")).to_have_count(63)
     drawn = visit.page.get_by_test_id("map")
-    expect(drawn).to_have_attribute("data-drawn", "63", timeout=20_000)
+    expect(drawn).to_have_attribute("data-drawn", "63")
     visit.page.get_by_test_id("layer-water").click()
-    expect(drawn).to_have_attribute("data-drawn", "54", timeout=20_000)
+    expect(drawn).to_have_attribute("data-drawn", "54")
     visit.page.get_by_test_id("theme").click()
     visit.page.get_by_test_id("layer-water").click()
-    expect(drawn).to_have_attribute("data-drawn", "63", timeout=20_000)
+    expect(drawn).to_have_attribute("data-drawn", "63")
 
 
 def test_a_new_reading_appears_without_a_reload(visit: Visit, city: City) -> None:
@@ -69,7 +69,7 @@ def test_a_new_reading_appears_without_a_reload(visit: Visit, city: City) -> Non
     page = visit.page
     page.evaluate("window.sameDocument = true")
     city.write([reading("noise", "changhua", "noise-02", time.time_ns() // 1_000_000, laeq=61.7)])
-    expect(page.locator('[data-sensor="noise:changhua:noise-02"]')).to_contain_text("61.7", timeout=10_000)
+    expect(page.locator('[data-sensor="noise:changhua:noise-02"]')).to_contain_text("61.7")
     assert page.evaluate("window.sameDocument") is True
 
 
@@ -83,10 +83,10 @@ def test_an_event_comes_and_ends_while_one_watches(visit: Visit, city: City) -> 
     now = time.time_ns() // 1_000_000
     city.write([f"event,{tags},severity=red {fields.format(260)} {now}"])
     red = rows.and_(page.locator('[data-severity="red"][data-open="true"]'))
-    expect(red).to_have_count(1, timeout=10_000)
+    expect(red).to_have_count(1)
     expect(red).to_contain_text("over 250")
     city.write([f"event,{tags},severity=none {fields.format(40)} {now + 1}"])
-    expect(red).to_have_count(0, timeout=10_000)
+    expect(red).to_have_count(0)
 
 
 def test_the_chart_tells_suspect_and_quarantined_values_apart(visit: Visit) -> None:
@@ -149,13 +149,13 @@ def test_the_page_fits_its_screen(visit: Visit, city: City, request: pytest.Fixt
     SCREENSHOTS.mkdir(exist_ok=True)
     now = time.time_ns() // 1_000_000
     city.write([reading(*place, now) for place in sensors()])
-    expect(page.get_by_test_id("live-count")).to_have_attribute("data-live", "63", timeout=10_000)
+    expect(page.get_by_test_id("live-count")).to_have_attribute("data-live", "63")
     tabs = ("events", "map", "sensors", "summary") if name == "phone" else ("",)
     for tab in tabs:
         if tab:
             page.get_by_test_id(f"tab-{tab}").click()
         if tab in {"", "map"}:
-            expect(page.get_by_test_id("map")).to_have_attribute("data-drawn", "63", timeout=20_000)
+            expect(page.get_by_test_id("map")).to_have_attribute("data-drawn", "63")
         page.screenshot(path=SCREENSHOTS / f"{name}{tab and '-'}{tab}.png")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if name == "phone":
