@@ -15,6 +15,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.servers.conftest import Mosquitto, Server
 
@@ -105,7 +106,7 @@ def make_gateway(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[MakeG
 
 
 def publish(port: int, messages: list[tuple[str, bytes]]) -> None:
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client = paho.Client(CallbackAPIVersion.VERSION2)
     client.max_inflight_messages_set(200)
     client.connect("127.0.0.1", port)
     client.loop_start()
