@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix $(WEB)
 WEB := gateway/city/web
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix $(WEB)
 PAGE := $(shell find $(WEB) -name node_modules -prune -o -path $(WEB)/dist -prune -o -name __pycache__ -prune -o -type f -print)
 LOCKS := requirements/dev.txt requirements/demo.txt requirements/city.txt requirements/gateway.txt
 ARGS ?=
