@@ -1,8 +1,10 @@
 /** The map's style: only what this server holds. No glyphs and no sprite are fetched; marks are drawn here. */
-import type { LayerSpecification, StyleSpecification } from 'maplibre-gl'
+import type { FilterSpecification, LayerSpecification, StyleSpecification } from 'maplibre-gl'
 import { QUALITY_SHAPES, SEVERITIES, SHAPES } from './severity'
 
 const EMPTY: GeoJSON.FeatureCollection = { type: 'FeatureCollection', features: [] }
+
+const AREA: FilterSpecification = ['==', ['geometry-type'], 'Polygon']
 
 /** The style for a theme: ground, the optional basemap (Protomaps layers), districts, sensors. */
 export function style(colour: (name: string) => string, basemap: string | null, districts: GeoJSON.FeatureCollection | null): StyleSpecification {
@@ -23,8 +25,13 @@ export function style(colour: (name: string) => string, basemap: string | null, 
     )
   }
   layers.push(
-    { id: 'districts', type: 'fill', source: 'districts', paint: { 'fill-color': colour('district'), 'fill-opacity': basemap ? 0.35 : 1 } },
-    { id: 'borders', type: 'line', source: 'districts', paint: { 'line-color': colour('border'), 'line-width': 1.2 } },
+    { id: 'districts', type: 'fill', source: 'districts', filter: AREA, paint: { 'fill-color': colour('district'), 'fill-opacity': basemap ? 0.35 : 1 } },
+    { id: 'borders', type: 'line', source: 'districts', filter: AREA, paint: { 'line-color': colour('border'), 'line-width': 1.2 } },
+    {
+      id: 'river', type: 'line', source: 'districts', filter: ['has', 'river'],
+      layout: { 'line-cap': 'round', 'line-join': 'round' },
+      paint: { 'line-color': colour('water'), 'line-width': ['interpolate', ['linear'], ['zoom'], 9, 3, 14, 14] },
+    },
     {
       id: 'sensors', type: 'symbol', source: 'sensors',
       layout: { 'icon-image': ['get', 'mark'], 'icon-allow-overlap': true, 'icon-ignore-placement': true, 'symbol-sort-key': ['get', 'order'], 'icon-size': ['case', ['get', 'open'], 1.5, 1] },
