@@ -67,13 +67,13 @@ def answers(url: str) -> bool:
     return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lasts, Playwright's event loop runs in this thread and no other can
 def browser(program: Callable[[str, str], str]) -> Iterator[Browser]:
     """Starts Chromium with WebGL in software, and nothing that looks for the network."""
     chromium = program("chromium", "chromium")
     expect.set_options(
         timeout=30_000
-    )  # WebGL in software on a busy machine is slow; each wait ends when its condition holds
+    )  # WebGL in software is slow on a busy machine; a wait ends when its condition holds
     flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
