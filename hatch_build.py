@@ -92,7 +92,7 @@ def build(web: Path) -> None:
     npm = modules / "npm" / "bin" / "npm-cli.js"
     path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     sources = fingerprint(web)  # before: what changes during the build is not in it
-    environment = {**os.environ, "PATH": path, "npm_config_update_notifier": "false"}
+    environment = {**os.environ, "PATH": path, "npm_config_update_notifier": "false", "NODE_DISABLE_COMPILE_CACHE": "1"}
     for step in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "build"]):
         done = subprocess.run(
             [str(node), str(npm), *step],

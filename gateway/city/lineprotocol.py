@@ -15,10 +15,12 @@ PRECISIONS: Final = cast("tuple[Precision, ...]", get_args(Precision))
 
 Field = float | int | bool | str
 
-_HEAD = re.compile(r"((?:\\[, ]|[^, ])++)((?:,(?:\\[,= ]|[^,= ])++=(?:\\[,= ]|[^,= ])++)*+) +")
-_TAG = re.compile(r",((?:\\[,= ]|[^,= ])++)=((?:\\[,= ]|[^,= ])++)")
-_FIELD = re.compile(r'((?:\\[,= ]|[^,= ])++)=(?:"((?:[^"\\]|\\.)*+)"|([^",\s][^,\s]*+))(,?)', re.DOTALL)
-_OPEN_STRING = re.compile(r'(?:\\[,= ]|[^,= ])++="')
+# Atomic groups: possessive quantifiers match too much before Python 3.11.5, Debian 12's too (python/cpython#106052).
+_NAME = r"(?>(?:\\[,= ]|[^,= ])+)"
+_HEAD = re.compile(rf"((?>(?:\\[, ]|[^, ])+))((?>(?:,{_NAME}={_NAME})*)) +")
+_TAG = re.compile(rf",({_NAME})=({_NAME})")
+_FIELD = re.compile(rf'({_NAME})=(?:"((?>(?:[^"\\]|\\.)*))"|([^",\s](?>[^,\s]*)))(,?)', re.DOTALL)
+_OPEN_STRING = re.compile(rf'{_NAME}="')
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _BOOLEANS = {

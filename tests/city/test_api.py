@@ -10,9 +10,14 @@ from fastapi import FastAPI
 from gateway.city.view import state
 from tests.city.conftest import WRITE, city_config, client_of, running, write
 
-NOW = time.time_ns() // 10**6
 AIR = "air,gateway=gw-1,site=longgang,sensor=air-01"
 ID = "air:longgang:air-01"
+
+
+@pytest.fixture
+def now() -> int:
+    """When the test began, in milliseconds: what is measured now stays fresh through the test, not through the run."""
+    return time.time_ns() // 10**6
 
 
 async def _get(client: httpx.AsyncClient, path: str, **params: str | int) -> dict[str, object]:
@@ -22,8 +27,8 @@ async def _get(client: httpx.AsyncClient, path: str, **params: str | int) -> dic
     return body
 
 
-async def test_a_written_reading_is_shown_with_its_unit_and_flag(client: httpx.AsyncClient) -> None:
-    assert (await write(client, f"{AIR} pm25=12.5,pm25_qc=1i,temperature_qc=4i {NOW}")).status_code == 204
+async def test_a_written_reading_is_shown_with_its_unit_and_flag(client: httpx.AsyncClient, now: int) -> None:
+    assert (await write(client, f"{AIR} pm25=12.5,pm25_qc=1i,temperature_qc=4i {now}")).status_code == 204
     sensor = (await client.get("/api/v1/sensors")).json()["sensors"][0]
     assert (sensor["id"], sensor["gateway"], sensor["state"], sensor["flag"]) == (ID, "gw-1", "fresh", 4)
     values = {
@@ -33,8 +38,10 @@ async def test_a_written_reading_is_shown_with_its_unit_and_flag(client: httpx.A
 
 
 @pytest.mark.parametrize(("precision", "divisor"), [("ns", 1e-6), ("us", 1e-3), ("ms", 1), ("s", 1000)])
-async def test_gzip_and_every_precision_are_taken(client: httpx.AsyncClient, precision: str, divisor: float) -> None:
-    stamp = NOW // 1000 * 1000
+async def test_gzip_and_every_precision_are_taken(
+    client: httpx.AsyncClient, precision: str, divisor: float, now: int
+) -> None:
+    stamp = now // 1000 * 1000
     body = gzip.compress(f"{AIR} pm25=1 {int(stamp / divisor)}".encode()) + gzip.compress(b"\n")
     headers = {"Authorization": f"Bearer {WRITE}", "Content-Encoding": "gzip"}
     response = await client.post(f"/api/v2/write?precision={precision}", content=body, headers=headers)
@@ -51,8 +58,8 @@ async def test_nothing_is_written_without_the_write_token(client: httpx.AsyncCli
     assert (await _get(client, "/api/v1/sensors"))["sensors"] == []
 
 
-async def test_good_lines_are_stored_and_bad_ones_named(client: httpx.AsyncClient) -> None:
-    response = await write(client, f"{AIR} pm25=1 {NOW}", "nonsense", "cpu,host=a usage=1", f"{AIR} pm10=2 {NOW}")
+async def test_good_lines_are_stored_and_bad_ones_named(client: httpx.AsyncClient, now: int) -> None:
+    response = await write(client, f"{AIR} pm25=1 {now}", "nonsense", "cpu,host=a usage=1", f"{AIR} pm10=2 {now}")
     assert response.status_code == 400
     assert response.json()["code"] == "invalid"
     assert [error["line"] for error in response.json()["errors"]] == [2, 3]
@@ -68,8 +75,8 @@ async def test_broken_and_oversized_bodies_are_told_apart(client: httpx.AsyncCli
         assert (await client.post("/api/v2/write", content=content, headers=headers)).status_code == status
 
 
-async def test_a_series_keeps_gaps_flags_and_quarantine_apart(client: httpx.AsyncClient) -> None:
-    start = NOW // 60_000 * 60_000 - 600_000
+async def test_a_series_keeps_gaps_flags_and_quarantine_apart(client: httpx.AsyncClient, now: int) -> None:
+    start = now // 60_000 * 60_000 - 600_000
     await write(
         client,
         f"{AIR} pm25=10,pm25_qc=1i {start}",
@@ -80,7 +87,7 @@ async def test_a_series_keeps_gaps_flags_and_quarantine_apart(client: httpx.Asyn
         f' value=9999,flag=4i,reason="gross_range" {start + 20_000}',
     )
     path = f"/api/v1/sensors/{ID}/series"
-    raw = await _get(client, path, quantity="pm25", start=start, end=NOW)
+    raw = await _get(client, path, quantity="pm25", start=start, end=now)
     assert raw["points"] == [
         [start, 10, 1],
         [start + 10_000, 20, 3],
@@ -88,9 +95,9 @@ async def test_a_series_keeps_gaps_flags_and_quarantine_apart(client: httpx.Asyn
         [start + 180_000, 30, 1],
     ]
     assert raw["quarantined"] == [[start + 20_000, 9999, 4, "gross_range"]]
-    stepped = await _get(client, path, quantity="pm25", start=start, end=NOW, step=60)
+    stepped = await _get(client, path, quantity="pm25", start=start, end=now, step=60)
     assert stepped["points"] == [[start, 15, 4, 10, 20], [start + 180_000, 30, 1, 30, 30]]
-    for wrong in ({"start": "yesterday"}, {"start": str(NOW), "end": str(NOW - 1)}, {"step": "-1"}, {"step": "0.001"}):
+    for wrong in ({"start": "yesterday"}, {"start": str(now), "end": str(now - 1)}, {"step": "-1"}, {"step": "0.001"}):
         query = {"quantity": "pm25", "start": "0", **wrong}
         response = await client.get(path, params=query)
         assert response.status_code == 422
@@ -98,8 +105,8 @@ async def test_a_series_keeps_gaps_flags_and_quarantine_apart(client: httpx.Asyn
     assert (await client.get(path, params={"quantity": "pm99"})).status_code == 404
 
 
-async def test_the_mean_of_directions_around_north_is_north(client: httpx.AsyncClient) -> None:
-    start = NOW // 60_000 * 60_000 - 60_000
+async def test_the_mean_of_directions_around_north_is_north(client: httpx.AsyncClient, now: int) -> None:
+    start = now // 60_000 * 60_000 - 60_000
     await write(client, f"{AIR} wind_direction=350 {start}", f"{AIR} wind_direction=10 {start + 1}")
     series = await _get(client, f"/api/v1/sensors/{ID}/series", quantity="wind_direction", step=60)
     mean = series["points"][0][1]  # type: ignore[index]
@@ -121,15 +128,15 @@ def test_age_in_intervals_makes_the_state(age: float, interval: float, expected:
     assert state(age, interval) == expected
 
 
-async def test_an_event_lasts_from_its_first_point_to_its_end(client: httpx.AsyncClient) -> None:
+async def test_an_event_lasts_from_its_first_point_to_its_end(client: httpx.AsyncClient, now: int) -> None:
     def line(severity: str, value: float, at: int, event: str = "e1") -> str:
         return (
             f"event,gateway=gw-1,kind=air,sensor=air-01,severity={severity},site=longgang"
             f' id="{event}",quantity="pm25",value={value},limit=115,message="over" {at}'
         )
 
-    await write(client, f"{AIR} pm25=1 {NOW}", line("yellow", 120, NOW - 9000), line("orange", 160, NOW - 5000))
-    await write(client, line("none", 90, NOW - 1000), line("red", 300, NOW - 20_000, "e2"))
+    await write(client, f"{AIR} pm25=1 {now}", line("yellow", 120, now - 9000), line("orange", 160, now - 5000))
+    await write(client, line("none", 90, now - 1000), line("red", 300, now - 20_000, "e2"))
     events = (await client.get("/api/v1/events")).json()["events"]
     assert [(e["id"], e["severity"], e["value"], e["until"] is None) for e in events] == [
         ("e1", "orange", 160, False),
@@ -140,18 +147,20 @@ async def test_an_event_lasts_from_its_first_point_to_its_end(client: httpx.Asyn
     assert (await client.get("/api/v1/overview")).json()["events"] == {"open": 1, "by_severity": {"red": 1}}
 
 
-async def test_a_gateway_shows_its_newest_ledger(client: httpx.AsyncClient) -> None:
+async def test_a_gateway_shows_its_newest_ledger(client: httpx.AsyncClient, now: int) -> None:
     await write(
         client,
-        f'gateway,gateway=g received=9i,queued=4i,version="0.1.0" {NOW}',
-        f"gateway,gateway=g queued=5i {NOW - 1}",
+        f'gateway,gateway=g received=9i,queued=4i,version="0.1.0" {now}',
+        f"gateway,gateway=g queued=5i {now - 1}",
     )
     (gateway,) = (await client.get("/api/v1/gateways")).json()["gateways"]
     assert (gateway["ledger"]["received"], gateway["ledger"]["queued"], gateway["version"]) == (9, 4, "0.1.0")
     assert (await client.get("/api/v1/overview")).json()["gateways"] == {"total": 1, "alive": 1, "backlog": 4}
 
 
-async def test_the_registry_names_and_places_sensors_and_is_read_again_when_it_changes(tmp_path: Path) -> None:
+async def test_the_registry_names_and_places_sensors_and_is_read_again_when_it_changes(
+    tmp_path: Path, now: int
+) -> None:
     title = {"zh": "龙岗", "en": "Longgang", "ko": "룽강"}
     point = {"type": "Point", "coordinates": [119.7, 30.2]}
 
@@ -168,7 +177,7 @@ async def test_the_registry_names_and_places_sensors_and_is_read_again_when_it_c
     path = tmp_path / "sensors.geojson"
     path.write_text(features("First"))
     async with running(city_config(tmp_path, map={"sensors": path})) as app, client_of(app) as client:
-        await write(client, f"{AIR} pm25=1 {NOW}")
+        await write(client, f"{AIR} pm25=1 {now}")
         for content, name in ((None, "First"), (features("Second one"), "Second one"), ("{broken", "Second one")):
             if content:
                 path.write_text(content)
