@@ -92,7 +92,8 @@ def test_a_reading_reaches_the_city_view_through_the_shipped_files(
         },
     )
     site.wait_for_port(influxd, "influxd", store_port)
-    _get(f"{store}/query", data=urllib.parse.urlencode({"q": "CREATE DATABASE city"}).encode())
+    create = urllib.parse.urlencode({"q": "CREATE DATABASE city"}).encode()
+    _wait_for(lambda: _get(f"{store}/query", data=create), site, "influxd")
     gateway = _start_gateway(
         site, health_port, {"CITYGATE_OUTPUT__0__TYPE": "influxdb1", "CITYGATE_OUTPUT__0__URL": store}
     )
@@ -109,7 +110,7 @@ def test_a_reading_reaches_the_city_view_through_the_shipped_files(
     )
     site.wait_for_port(city, "city", city_port)
     view = f"http://127.0.0.1:{city_port}"
-    assert _get(f"{view}/api/health")["status"] == "ok"
+    assert _wait_for(lambda: _get(f"{view}/api/health"), site, "city")["status"] == "ok"
 
     _publish(site, int(time.time() * 1000))
     sensors = _wait_for(

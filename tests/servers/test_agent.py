@@ -152,7 +152,7 @@ def test_every_message_is_stored_once_with_its_value(
     assert [(row[0], row[1]) for row in rows] == [(START + i * 60_000, 10 + (i * 10 + 3) % 17) for i in range(300)]
     assert {row[2] for row in rows} == {1}
     wait_for(lambda: gateway.ledger()["delivered"] == 3000, "the ledger to say so")
-    assert query(influxdb, "SELECT last(delivered) FROM gateway")
+    wait_for(lambda: bool(query(influxdb, "SELECT last(delivered) FROM gateway")), "the gateway's health to be stored")
 
 
 def test_a_killed_agent_goes_on_where_it_was(mosquitto: Mosquitto, influxdb: Server, make_gateway: MakeGateway) -> None:
