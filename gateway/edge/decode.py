@@ -7,6 +7,7 @@ bytes were seen on the same topic a moment ago, with a time of its own, is a red
 import difflib
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ _REMEMBERED = 16384  # messages a generation; two generations outlast any window
 _MOST_TOPICS = 100_000
 _IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 _QUANTITY = re.compile(r"(?!time$)[^\W\d][\w.-]{0,63}(?<!_qc)")
-_LATEST = 253_402_300_799_000  # 9999-12-31, ms
+_LATEST = 9_223_372_036_854  # 2262-04-11, ms; the last that InfluxDB can store
 _TIME_SCALES = ((1e11, 1e3), (1e14, 1.0), (1e17, 1e-3), (math.inf, 1e-6))  # below: s, ms, µs, ns
 
 
@@ -126,7 +127,7 @@ class Decoder:
                     duplicates[source.config.name] = duplicates.get(source.config.name, 0) + (len(fields) or 1)
                     continue
                 if (ms := _milliseconds(time)) is None:
-                    reason = f"{source.config.time}: the time {time!r} is outside 1970..9999"
+                    reason = f"{source.config.time}: the time {time!r} is outside 1970..2262"
                     dead.append(DeadLetter(arrival, source.config.name, topic, payload, reason))
                     continue
                 observed = ms
@@ -164,7 +165,9 @@ class Decoder:
         channel = np.array(channels, np.int64)
         value = np.array(values, np.float64)
         if self._channels.converts:
-            value = value * self._channels.factor[channel] + self._channels.offset[channel]
+            with np.errstate(over="ignore"):
+                value = value * self._channels.factor[channel] + self._channels.offset[channel]
+            np.clip(value, -sys.float_info.max, sys.float_info.max, out=value)  # line protocol has no infinity
         sent = np.array(times, np.float64).astype(np.int64)
         arrived = np.array(received, np.int64)
         untimed = sent < 0

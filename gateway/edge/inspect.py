@@ -95,12 +95,14 @@ class Inspector:
         unlikely = (value < limits.suspect_low[channel]) | (value > limits.suspect_high[channel])
 
         newer = (time > last_time) & ~missing
-        change = np.abs(value - last_value)
+        with np.errstate(over="ignore"):
+            change = np.abs(value - last_value)
         change = np.where(limits.direction[channel], np.minimum(change, 360 - change), change)
         minutes = np.maximum(time - last_time, 60_000) / 60_000  # a step is allowed once, however soon it comes
         jump = newer & (change > limits.step[channel] * minutes)
 
-        moved = newer & ~(np.abs(value - self._flat_value[channel]) <= limits.flat_tolerance[channel])
+        with np.errstate(over="ignore"):
+            moved = newer & ~(np.abs(value - self._flat_value[channel]) <= limits.flat_tolerance[channel])
         since = np.where(moved, time, self._flat_since[channel])
         still = np.where(
             newer & (value > limits.exempt_low[channel]) & (value < limits.exempt_high[channel]), time - since, 0

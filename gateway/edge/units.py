@@ -1,10 +1,22 @@
 """Units: the factor and the offset that turn a sent value into the kind's unit, found once, when a source is loaded."""
 
 import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pint
 
 
 class UnitError(Exception):
     """A unit is unknown, or measures something else."""
+
+
+@cache
+def _registry() -> "pint.UnitRegistry[float]":
+    import pint  # noqa: PLC0415 - 15 MB that only gateways with foreign units need
+
+    return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
 
 
 def conversion(sent: str, stored: str) -> tuple[float, float]:
@@ -22,9 +34,7 @@ def conversion(sent: str, stored: str) -> tuple[float, float]:
     """
     if sent == stored:
         return 1.0, 0.0
-    import pint  # noqa: PLC0415 - 15 MB that only gateways with foreign units need
-
-    registry: pint.UnitRegistry[float] = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
+    registry = _registry()
     try:
         sent, stored = (re.sub(r"(?<=[a-z])([23])\b", r"**\1", unit) for unit in (sent, stored))  # m3 for m³
         at_zero = registry.Quantity(0.0, sent).to(stored).magnitude
