@@ -30,10 +30,7 @@ def check(path: Path, *, as_json: bool) -> str:
     """
     if not _is_city(path):
         config = load(path, GatewayConfig)
-        known = dict(kinds.builtin())
-        if config.gateway.kinds_dir is not None:
-            known |= kinds.read_folder(config.gateway.kinds_dir)
-        Decoder(config.source, known, config.gateway.id, Channels())
+        Decoder(config.source, kinds.known(config.gateway.kinds_dir), config.gateway.id, Channels())
         tree = masked(config)
     else:
         tree = masked(load(path, CityConfig))

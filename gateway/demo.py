@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gateway.edge.spool import FATES
+
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 10.0
 _BROKER = """\
@@ -222,7 +224,7 @@ def _table(demo: Demo, state: dict[str, Any], started: float) -> Table:
     table.add_row("Running", f"{time.monotonic() - started:.0f} s")
     table.add_row("Sensors", f"{state['fresh']} live of {state['sensors']}")
     table.add_row("Events now", str(state["events"]))
-    for name in ("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted"):
+    for name in ("received", *FATES):
         table.add_row(f"  {name}", f"{ledger.get(name, 0):,}")
     table.add_row("", "[dim]Ctrl-C stops everything[/dim]")
     return table

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.config import GatewayConfig
+from gateway.edge.spool import FATES
 
 
 class StatusError(Exception):
@@ -44,7 +45,7 @@ def show(state: dict[str, Any]) -> None:
         f"{health['rss_bytes'] / 1e6:.0f} MB memory · spool {health['spool_bytes'] / 1e6:.1f} MB"
     )
     console.print(f"broker {broker['host']}:{broker['port']}  {link}")
-    fates = ("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
+    fates = ("received", *FATES)
     table = Table(box=None, pad_edge=False)
     table.add_column("readings from", no_wrap=True)
     for fate in fates:

@@ -51,11 +51,8 @@ class Agent:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
-        self.kinds = dict(kinds.builtin())
-        if config.gateway.kinds_dir is not None:
-            self.kinds |= kinds.read_folder(config.gateway.kinds_dir)
         self.channels = Channels()
-        self.decoder = Decoder(config.source, self.kinds, config.gateway.id, self.channels)
+        self.decoder = Decoder(config.source, kinds.known(config.gateway.kinds_dir), config.gateway.id, self.channels)
         self.inspector = Inspector(self.channels)
         self.spool = Spool(config.spool_path, [output.name for output in config.output], config.spool.max_bytes)
         self.ingest = _ingest(config, [source.filter for source in self.decoder.sources])

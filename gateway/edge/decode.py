@@ -14,6 +14,7 @@ import numpy as np
 
 from gateway.config import SourceConfig
 from gateway.edge.batch import DeadLetter, RawBatch
+from gateway.edge.inspect import Reason
 from gateway.edge.readings import Channels, Ints, Readings, Sensor, Shape
 from gateway.edge.units import UnitError, conversion
 from sensors.formats.json import Json, PayloadError, Sample
@@ -25,6 +26,7 @@ _REMEMBERED = 16384  # messages a generation; two generations outlast any window
 _MOST_TOPICS = 100_000
 _IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 _QUANTITY = re.compile(r"(?!time$)[^\W\d][\w.-]{0,63}(?<!_qc)")
+_DAY = 86_400_000  # ms
 _LATEST = 9_223_372_036_854  # 2262-04-11, ms; the last that InfluxDB can store
 _TIME_SCALES = ((1e11, 1e3), (1e14, 1.0), (1e17, 1e-3), (math.inf, 1e-6))  # below: s, ms, µs, ns
 
@@ -82,7 +84,7 @@ class Decoder:
         self._gateway = gateway
         self._channels = channels
         self._topics: dict[str, tuple[Source, Sensor] | str] = {}
-        self._sensors: dict[tuple[str, str, str], Sensor] = {}
+        self._sensors: dict[tuple[str, ...], Sensor] = {}
         self._conversions: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
         for source in self.sources:
             for kind in [source.config.kind] if source.config.kind else kinds:
@@ -173,8 +175,7 @@ class Decoder:
         untimed = sent < 0
         count = np.array(counts, np.int64)
         observed: Ints = np.where(untimed, arrived, sent)
-        # the reasons of inspect: 1 no time of its own, 2 ahead of the gateway's clock by more than a day
-        reason = untimed * 1 | (observed > arrived + 86_400_000) * 2
+        reason = untimed * Reason.NO_TIME.value | (observed > arrived + _DAY) * Reason.FUTURE.value
         return Readings(
             sensors=sensors,
             shapes=shapes,
@@ -210,10 +211,11 @@ class Decoder:
         kind, site, name = names["kind"], names["site"], names["sensor"]
         if kind not in self._kinds:
             return _unknown_kind(kind, self._kinds)
-        if (sensor := self._sensors.get((kind, site, name))) is None:
+        identity = (config.name, kind, site, name)  # another source may convert other units
+        if (sensor := self._sensors.get(identity)) is None:
             prefix = f"{kind},gateway={self._gateway},sensor={name},site={site}"
             sensor = Sensor(config.name, kind, site, name, prefix, self._conversions[config.name, kind])
-            self._sensors[kind, site, name] = sensor
+            self._sensors[identity] = sensor
         return source, sensor
 
     def _shape(self, sensor: Sensor, sample: Sample) -> tuple[Shape, dict[str, float], list[str]]:

@@ -7,10 +7,9 @@ from typing import Protocol, Self
 from aiohttp import web
 
 from gateway.config import GatewayConfig
+from gateway.edge.spool import FATES
 
 log = logging.getLogger("citygate.health")
-
-_LEDGER = ("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
 
 
 class Reporter(Protocol):
@@ -64,11 +63,12 @@ class HealthServer:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         gateway = self._agent.config.gateway.id
+        counters = {"received", *FATES} - {"queued"}
         lines = []
         for name, value in self._agent.measure().items():
             if isinstance(value, str):
                 continue
-            counter = name in _LEDGER and name != "queued"
+            counter = name in counters
             metric = f"citygate_{name}{'_total' if counter else ''}"
             lines += [
                 f"# TYPE {metric} {'counter' if counter else 'gauge'}",

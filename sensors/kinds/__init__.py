@@ -142,6 +142,15 @@ def builtin() -> Mapping[str, Kind]:
     return read_folder(Path(__file__).parent)
 
 
+def known(folder: Path | None) -> dict[str, Kind]:
+    """The kinds that come with the package and those of a site's own folder, which win.
+
+    Raises:
+        KindError: If the folder or one of its files cannot be used.
+    """
+    return {**builtin(), **({} if folder is None else read_folder(folder))}
+
+
 def read_folder(folder: Path) -> dict[str, Kind]:
     """Reads every ``*.toml`` of a folder.
 

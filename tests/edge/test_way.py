@@ -187,6 +187,14 @@ def test_sources_rename_and_convert() -> None:
     )
 
 
+def test_two_sources_of_one_sensor_keep_their_units_and_their_ledger() -> None:
+    feet = SourceConfig(name="feet", topic="feet/{sensor}", kind="water", site="r", units={"level": "ft"})
+    metres = SourceConfig(name="metres", topic="m/{sensor}", kind="water", site="r")
+    entry = Way(feet, metres).send([("feet/w", {"ts": NOW, "level": 1}), ("m/w", {"ts": NOW + 1, "level": 1})])
+    assert [line.split("level=")[1].split(",")[0] for line in entry.lines.decode().splitlines()] == ["0.3048", "1.0"]
+    assert {source: counts["queued"] for source, counts in entry.counts.items()} == {"feet": 1, "metres": 1}
+
+
 def test_a_source_may_name_kind_and_site_itself() -> None:
     source = SourceConfig(topic="farm/{sensor}/up", kind="soil", site="paddy")
     (line,) = Way(source).lines({"ts": NOW, "moisture": 30}, topic="farm/s7/up")
