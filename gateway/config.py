@@ -12,6 +12,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -138,6 +139,11 @@ class SourceConfig(_Section):
     kind: Name | None = Field(None, description="kind of the sensors, when the topic does not tell")
     site: Name | None = Field(None, description="site of the sensors, when the topic does not tell")
     sensor: Name | None = Field(None, description="name of the sensor, when the topic does not tell")
+    sender: str | None = Field(
+        None,
+        description="MQTT v5 user property in which the broker names the authenticated client; it must be the topic's "
+        "sensor, else the message is a dead letter",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -148,11 +154,51 @@ class SourceConfig(_Section):
         return self
 
 
+class LimitsConfig(_Section):
+    """What no sender gets more of."""
+
+    sensors: int = Field(65_536, ge=1, description="most sensors; messages of further ones are dead letters")
+    quantities: int = Field(64, ge=1, description="most quantities of one sensor; further ones are dead letters")
+    payload: Size = Field(2**18, description="largest payload; larger ones are dead letters, kept up to this size")
+    rate: float = Field(
+        50.0,
+        gt=0,
+        description="messages a second above which a sensor that sends a hundred times more than the others is "
+        "flooding; what is beyond is counted dead",
+    )
+
+
+class ClockConfig(_Section):
+    """When the device's clock is believed, and which times are."""
+
+    trust: Literal["auto", "ntp", "system"] = Field(
+        "auto",
+        description="`ntp`: once the kernel says that the clock is synchronised; `system`: at once (it keeps time without "
+        "power); `auto`: as `ntp` where a time service runs, else as `system`",
+    )
+    patience: Duration = Field(
+        3600.0, description="longest wait for the clock; readings without a time of their own are held meanwhile"
+    )
+    ahead: Duration = Field(86_400.0, description="a sensor's time further ahead of the gateway's clock is flagged")
+    earliest: date = Field(date(2000, 1, 1), description="a sensor's time before this day is flagged")
+
+
+Class = Literal["raw", "aggregate", "quarantine", "event"]
+
+
 class SpoolConfig(_Section):
     """What is kept on disk until it is delivered."""
 
     path: Path | None = Field(None, description="spool file; `spool.db` in data_dir by default")
-    max_bytes: Size = Field(2**30, description="size at which the oldest batches are evicted (and counted)")
+    max_bytes: Size = Field(2**30, description="size at which the spool is full")
+    hold: Duration = Field(
+        60.0, description="how long a full spool leaves messages with the broker before it evicts anything"
+    )
+    evict: tuple[Class, ...] = Field(
+        ("raw", "aggregate"),
+        description="classes of data that a full spool evicts, in this order, oldest first, each counted; those not "
+        "named follow, quarantine before event. `raw`: readings, `aggregate`: the gateway's own health and ledger",
+    )
 
 
 class OutputConfig(_Secrets):
@@ -176,7 +222,12 @@ class OutputConfig(_Secrets):
     flush_interval: Duration = Field(1.0, gt=0, description="longest wait of a committed batch before it is sent")
     timeout: Duration = Field(10.0, gt=0, description="longest wait for the server's answer")
     batch_bytes: Size = Field(2**20, description="most line protocol a request, before compression")
+    backlog_rate: Size = Field(
+        2**20, description="most bytes a second, compressed, for what waited; fresh readings go beside it, first"
+    )
     tls_ca: Path | None = Field(None, description="CA certificate; the system's CAs by default")
+    tls_cert: Path | None = Field(None, description="client certificate")
+    tls_key: Path | None = Field(None, description="client certificate's key")
 
 
 class GatewayConfig(_Section):
@@ -185,6 +236,8 @@ class GatewayConfig(_Section):
     gateway: GatewaySection
     mqtt: MqttConfig = Field(default_factory=MqttConfig)
     source: tuple[SourceConfig, ...] = (SourceConfig(),)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
+    clock: ClockConfig = Field(default_factory=ClockConfig)
     spool: SpoolConfig = Field(default_factory=SpoolConfig)
     output: tuple[OutputConfig, ...] = Field(min_length=1)
 

@@ -3,6 +3,21 @@
 from dataclasses import dataclass, field
 
 
+@dataclass(slots=True, frozen=True)
+class Boot:
+    """A run of the machine whose wall clock is not known yet.
+
+    Attributes:
+        id: The kernel's boot id.
+        offset: Provisional wall clock minus time since boot, ms: what ``RawBatch.received`` was made with.
+        floor: Latest wall-clock time that was ever known here, ms UTC; 0 if none was.
+    """
+
+    id: str
+    offset: int
+    floor: int
+
+
 @dataclass(slots=True)
 class RawBatch:
     """Messages as the broker delivered them, in columns of equal length.
@@ -10,21 +25,29 @@ class RawBatch:
     Attributes:
         topics: Topic of each message.
         payloads: Payload of each message, as it came.
-        received: Time of arrival of each message, ms UTC, wall clock.
-        retained: Whether the broker had stored the message from before the subscription.
+        received: Time of arrival of each message, ms UTC, by the gateway's clock.
+        retained: Places of messages that the broker had stored from before the subscription.
+        redelivered: Places of messages that the broker says it may have delivered before (DUP).
+        senders: Place → the sender as the broker names it, where a source asks for it.
+        boot: While the wall clock is not known: of which run of the machine ``received`` tells; otherwise None.
+        estimated: Whether ``received`` is an estimate, because the clock of that run never became known.
         receipt: What ``acknowledge()`` needs; opaque to everyone but the ingest that made it.
     """
 
     topics: list[str] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
-    retained: list[bool] = field(default_factory=list)
+    retained: set[int] = field(default_factory=set)
+    redelivered: set[int] = field(default_factory=set)
+    senders: dict[int, str] = field(default_factory=dict)
+    boot: Boot | None = None
+    estimated: bool = False
     receipt: object = None
 
 
 @dataclass(slots=True)
 class DeadLetter:
-    """A message that could not be read, kept whole.
+    """A message that could not be read, kept whole up to the bound on payloads.
 
     Attributes:
         received: Time of arrival, ms UTC.
@@ -32,6 +55,7 @@ class DeadLetter:
         topic: Topic as it came.
         payload: Payload as it came.
         reason: Why it could not be read, for people.
+        readings: For how many readings on the ledger it stands.
     """
 
     received: int
@@ -39,18 +63,58 @@ class DeadLetter:
     topic: str
     payload: bytes
     reason: str
+    readings: int = 1
+
+
+@dataclass(slots=True, frozen=True)
+class Held:
+    """A message without a time of its own that arrived while the wall clock was not known; it waits for its time.
+
+    Attributes:
+        source: The declared source.
+        topic: Topic as it came.
+        payload: Payload as it came.
+        readings: How many readings it holds; they are queued on the ledger.
+        boot: Boot id of the run in which it arrived.
+        moment: Time since that boot, ms.
+        floor: Latest wall-clock time known before, ms UTC.
+        id: Its place in the spool; 0 before it is there.
+    """
+
+    source: str
+    topic: str
+    payload: bytes
+    readings: int
+    boot: str
+    moment: int
+    floor: int
+    id: int = 0
 
 
 @dataclass(slots=True)
 class Entry:
-    """One batch, ready for the spool.
+    """One batch, ready for the spool. Line protocol has times in ms, newlines between points, none at the end.
 
     Attributes:
-        lines: Line protocol, times in ms, separated by newlines, none at the end; may be empty.
+        lines: Points of readings; class ``raw``. May be empty, as all of the following.
+        quarantine: Points of failed values; class ``quarantine``.
+        events: Points of events; class ``event``.
+        sums: The gateway's own health and ledger; class ``aggregate``.
         counts: Source → readings of this batch by fate: received, queued, quarantined, dead, duplicate.
         dead: Messages that could not be read.
+        keys: Of the messages read, by which their redelivery is known: unsigned 64-bit numbers.
+        held: Messages that wait for the clock; their readings are in ``counts`` as queued.
+        released: Places in the spool of the held messages that this entry is made of; they leave it.
+        time: Wall clock, ms UTC, if it is known; the spool remembers the latest.
     """
 
     lines: bytes = b""
+    quarantine: bytes = b""
+    events: bytes = b""
+    sums: bytes = b""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    time: int | None = None

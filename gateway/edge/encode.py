@@ -60,7 +60,8 @@ def encode(readings: Readings, events: Sequence[Event], channels: Channels, gate
             fields.append(f"{name}_qc={flag}i")
         lines.append(f"{sensor.prefix} {','.join(fields)} {time}")
     lines += [_event(event, channels, gateway) for event in events]
-    return Entry("\n".join(lines).encode(), _counts(readings, queued, quarantined), readings.dead)
+    counts = _counts(readings, queued, quarantined)
+    return Entry("\n".join(lines).encode(), counts=counts, dead=readings.dead)
 
 
 def _counts(readings: Readings, queued: Counter[str], quarantined: Counter[str]) -> dict[str, dict[str, int]]:

@@ -250,7 +250,6 @@ class Ingest(abc.ABC):
         self._held += count
         self._held_bytes += size
         batch.received += [time.time_ns() // 1_000_000] * count
-        batch.retained += [False] * (len(batch.topics) - len(batch.retained))
         if len(batch.topics) >= self._config.batch_size:
             self._complete()
 
@@ -518,8 +517,7 @@ class _Link(asyncio.Protocol):
         batch.topics.append(packet.topic)
         batch.payloads.append(packet.payload)
         if packet.retain:
-            batch.retained += [False] * (len(batch.topics) - 1 - len(batch.retained))
-            batch.retained.append(True)
+            batch.retained.add(len(batch.topics) - 1)
         if packet.packet_id is not None:
             receipt.acks.append(packet.packet_id | (_PUBREC - _PUBACK if packet.qos == mqtt5.QoS.EXACTLY_ONCE else 0))
 

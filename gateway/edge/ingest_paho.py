@@ -224,7 +224,8 @@ class _Link:
             topic = error.object.decode(errors="backslashreplace")
         batch.topics.append(topic)
         batch.payloads.append(bytes(message.payload))
-        batch.retained.append(message.retain)
+        if message.retain:
+            batch.retained.add(len(batch.topics) - 1)
         if message.qos == 1:
             receipt.acks.append(message.mid)
         ingest._took(1, len(message.payload) + len(topic))  # noqa: SLF001

@@ -35,7 +35,6 @@ def batches(sensors: int) -> list[RawBatch]:
             batch.topics.append(f"city/site-{i % sensors % 7}/air/a{i % sensors}")
             batch.payloads.append(f'{{"ts":{now + i // sensors * 10_000},{fields}}}'.encode())
             batch.received.append(now)
-            batch.retained.append(False)
         made.append(batch)
     return made
 

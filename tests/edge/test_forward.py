@@ -30,7 +30,7 @@ def points(first: int, last: int) -> bytes:
 
 def entry(lines: bytes) -> Entry:
     number = lines.count(b"\n") + 1
-    return Entry(lines, {"city": {"received": number, "queued": number}}, [])
+    return Entry(lines, counts={"city": {"received": number, "queued": number}})
 
 
 class Server:

@@ -29,7 +29,7 @@ def entry(points: int, first: int = 0, *, source: str = "city", **fates: int) ->
         for i in range(first, first + points)
     ]
     counts = {"queued": 2 * points, **fates}
-    return Entry(b"\n".join(lines), {source: {"received": sum(counts.values()), **counts}}, [])
+    return Entry(b"\n".join(lines), counts={source: {"received": sum(counts.values()), **counts}})
 
 
 @asynccontextmanager
@@ -139,7 +139,7 @@ async def test_dead_letters_are_bounded_and_the_dropped_counted(tmp_path: Path) 
     async with opened(tmp_path / "spool.db", dead_rows=10, dead_bytes=1000) as spool:
         for i in range(30):
             letter = DeadLetter(NOW, "city", "city/x", b"%03d" % i * 50, "not JSON")
-            await spool.append(Entry(b"", {"city": {"received": 1, "dead": 1}}, [letter]))
+            await spool.append(Entry(counts={"city": {"received": 1, "dead": 1}}, dead=[letter]))
         letters = await spool.dead_letters()
         assert [letter.payload[:3] for letter in letters] == [b"029", b"028", b"027", b"026", b"025", b"024"]
         assert spool.ledger().dead_letters == 6
@@ -153,7 +153,7 @@ async def test_on_a_full_disk_nothing_is_kept_and_the_message_says_so(tmp_path: 
         before = spool.ledger()
         (pages,) = await spool._do(lambda: spool._db.execute("PRAGMA page_count").fetchone())
         await spool._do(lambda: spool._db.execute(f"PRAGMA max_page_count={pages + 1}").fetchone())
-        noise = Entry(os.urandom(50_000).replace(b"\n", b""), {"city": {"received": 1, "queued": 1}}, [])
+        noise = Entry(os.urandom(50_000).replace(b"\n", b""), counts={"city": {"received": 1, "queued": 1}})
         with pytest.raises(SpoolError, match="the disk is full"):
             await spool.append(noise)
         assert spool.ledger() == before
@@ -164,7 +164,7 @@ async def test_on_a_full_disk_nothing_is_kept_and_the_message_says_so(tmp_path: 
 
 async def test_one_bad_request_does_not_spoil_those_committed_with_it(tmp_path: Path) -> None:
     async with opened(tmp_path / "spool.db") as spool:
-        wrong = Entry(b"", {"city": {"received": 1, "queued": 1}}, [])
+        wrong = Entry(counts={"city": {"received": 1, "queued": 1}})
         entries = [entry(1, i) for i in range(5)] + [wrong] + [entry(1, i) for i in range(5)]
         results = await asyncio.gather(*(spool.append(item) for item in entries), return_exceptions=True)
         assert isinstance(results.pop(5), ValueError)

@@ -28,7 +28,7 @@ class Way:
     def send(self, messages: Sequence[tuple[str, bytes | Mapping[str, object]]]) -> Entry:
         payloads = [payload if isinstance(payload, bytes) else json.dumps(payload).encode() for _, payload in messages]
         count = len(messages)
-        batch = RawBatch([topic for topic, _ in messages], payloads, [NOW] * count, [False] * count)
+        batch = RawBatch([topic for topic, _ in messages], payloads, [NOW] * count)
         readings = self.decoder.decode(batch)
         events = self.inspector.inspect(readings)
         return encode(readings, events, self.channels, "gw")

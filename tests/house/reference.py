@@ -113,6 +113,8 @@ def _toml(value: object, parsers: set[str]) -> str:
             return str(value).lower()
         case int() | float():
             return str(value)
+        case tuple():
+            return json.dumps(value, ensure_ascii=False)
         case BaseModel():
             return f"{{ {', '.join(f'{key} = {json.dumps(item, ensure_ascii=False)}' for key, item in value)} }}"
         case _:
