@@ -173,8 +173,8 @@ class ClockConfig(_Section):
 
     trust: Literal["auto", "ntp", "system"] = Field(
         "auto",
-        description="`ntp`: once the kernel says that the clock is synchronised; `system`: at once (it keeps time without "
-        "power); `auto`: as `ntp` where a time service runs, else as `system`",
+        description="`ntp`: once the kernel says that the clock is synchronised; `system`: at once (it keeps time "
+        "without power); `auto`: as `ntp` where a time service runs, else as `system`",
     )
     patience: Duration = Field(
         3600.0, description="longest wait for the clock; readings without a time of their own are held meanwhile"
@@ -380,7 +380,7 @@ def masked(config: BaseModel) -> dict[str, Any]:
                 return {key: plain(item) for key, item in value.items()}
             case tuple() | list():
                 return [plain(item) for item in value]
-            case Path():
+            case Path() | date():
                 return str(value)
             case _:
                 return value

@@ -109,11 +109,7 @@ def _toml(value: object, parsers: set[str]) -> str:
             return f'"{_duration(value)}"'
         case int() if "_size" in parsers:
             return f'"{_size(value)}"'
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-        case tuple():
+        case bool() | int() | float() | tuple():
             return json.dumps(value, ensure_ascii=False)
         case BaseModel():
             return f"{{ {', '.join(f'{key} = {json.dumps(item, ensure_ascii=False)}' for key, item in value)} }}"
