@@ -31,6 +31,7 @@ class RawBatch:
         senders: Place → the sender as the broker names it, where a source asks for it.
         boot: While the wall clock is not known: of which run of the machine ``received`` tells; otherwise None.
         estimated: Whether ``received`` is an estimate, because the clock of that run never became known.
+        held: Place in the spool of each message, if they were held there; otherwise empty.
         receipt: What ``acknowledge()`` needs; opaque to everyone but the ingest that made it.
     """
 
@@ -42,7 +43,26 @@ class RawBatch:
     senders: dict[int, str] = field(default_factory=dict)
     boot: Boot | None = None
     estimated: bool = False
+    held: list[int] = field(default_factory=list)
     receipt: object = None
+
+    def halves(self) -> "tuple[RawBatch, RawBatch]":
+        """Two batches of the same messages, without the receipt."""
+        middle = len(self.topics) // 2
+        return self._part(0, middle), self._part(middle, len(self.topics))
+
+    def _part(self, start: int, end: int) -> "RawBatch":
+        return RawBatch(
+            self.topics[start:end],
+            self.payloads[start:end],
+            self.received[start:end],
+            {place - start for place in self.retained if start <= place < end},
+            {place - start for place in self.redelivered if start <= place < end},
+            {place - start: sender for place, sender in self.senders.items() if start <= place < end},
+            self.boot,
+            self.estimated,
+            self.held[start:end],
+        )
 
 
 @dataclass(slots=True)
