@@ -12,7 +12,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench format lock clean setup-demo setup-dev
+.PHONY: help demo test check bench fuzz format lock clean setup-demo setup-dev
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ check: setup-dev ## style, types, the page's types and tests, and the locks
 
 bench: setup-dev ## measure how fast the edge is
 	$(BIN)/python -m pytest tests/bench --override-ini=python_files='bench_*.py' --capture=no $(ARGS)
+
+fuzz: setup-dev ## ten minutes of mutated input for every reader: make fuzz ARGS="payload --minutes 1"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 format: setup-dev ## let ruff write the code as `make check` wants it
 	$(BIN)/ruff check --fix

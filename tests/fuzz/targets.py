@@ -1,0 +1,99 @@
+"""What is fuzzed: each target takes any bytes, and raises if something is lost, miscounted or cannot be stored."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.city.lineprotocol import parse
+from gateway.config import MqttConfig, SourceConfig
+from gateway.edge import salvage
+from gateway.edge.ingest import MAX_PACKET, Mqtt5Ingest, _Link
+from tests.edge.test_way import Way
+
+FOREIGN = SourceConfig(name="foreign", topic="x/{sensor}/#", kind="water", site="s", time=None, units={"level": "cm"})
+_LOOP = asyncio.new_event_loop()
+CONNACK = b"\x20\x03\x00\x00\x00"
+
+
+def payload(data: bytes) -> None:
+    """Payloads and topics, from decode to line protocol. Messages are parted by 0xFF, topic and payload by 0xFE."""
+    messages = []
+    for part in data.split(b"\xff"):
+        head, parted, rest = part.partition(b"\xfe")
+        topic = head.decode(errors="backslashreplace") if parted else "city/a/air/b"
+        messages.append((topic, rest if parted else head))
+    entry = Way(SourceConfig(), FOREIGN).send(messages)
+    for counts in entry.counts.values():
+        assert counts["received"] == sum(count for fate, count in counts.items() if fate != "received")
+        assert min(counts.values()) >= 0
+    assert sum(counts["dead"] for counts in entry.counts.values()) == sum(letter.readings for letter in entry.dead)
+    for lines in (entry.lines, entry.quarantine, entry.events):
+        if lines:
+            points, errors = parse(lines, "ms")
+            assert not errors, errors
+            assert len(points) == lines.count(b"\n") + 1
+
+
+class _Wire(asyncio.Transport):
+    """Takes what is written, and can be closed."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert data
+
+    def close(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def packet(data: bytes) -> None:
+    """Whatever a broker sends, in two pieces: it is taken, or the connection is given up with a reason."""
+
+    async def serve() -> None:
+        ingest = Mqtt5Ingest(MqttConfig(client_id="fuzz"), ["city/#"])
+        link = _Link(ingest, asyncio.get_running_loop())
+        link.connection_made(_Wire())
+        link.data_received(CONNACK)
+        cut = data[0] if data else 0
+        for piece in (data[1 : 1 + cut], data[1 + cut :]):
+            if piece and not link.closed.done():
+                link.data_received(piece)
+        assert len(link._rest) <= MAX_PACKET
+        for batch in [*ingest._ready, ingest._filling]:
+            assert len(batch.topics) == len(batch.payloads) == len(batch.received)
+        link.connection_lost(None)
+        link.closed.exception()
+        await ingest.stop()
+
+    _LOOP.run_until_complete(serve())
+
+
+def line_protocol(data: bytes) -> None:
+    """What others write to the city view: points and errors, never anything else."""
+    points, errors = parse(data, "ms")
+    assert len(points) + len(errors) <= data.count(b"\n") + 1
+
+
+def spool(data: bytes) -> None:
+    """A file of any bytes where the spool should be: records or none."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        for record in salvage.records(Path(file.name)):
+            assert isinstance(record, tuple)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "payload": payload,
+    "packet": packet,
+    "line_protocol": line_protocol,
+    "spool": spool,
+}
