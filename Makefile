@@ -12,7 +12,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench fuzz format lock clean setup-demo setup-dev
+.PHONY: help demo test check bench chaos fuzz format lock clean setup-demo setup-dev
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ bench: setup-dev ## measure how fast the edge is
 
 fuzz: setup-dev ## ten minutes of mutated input for every reader: make fuzz ARGS="payload --minutes 1"
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+chaos: setup-dev ## kill everything at random, and look for what is lost: make chaos ARGS="--seed 7"
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 format: setup-dev ## let ruff write the code as `make check` wants it
 	$(BIN)/ruff check --fix
