@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives import serialization
 
 from gateway.edge.tls import Tls, TlsError, context
 
+Step = Callable[[], object]
+
 
 class Files:
     """What a renewal leaves behind."""
@@ -52,13 +54,13 @@ def test_a_renewal_seen_half_way_leaves_the_old_context_in_use(files: Files, cap
     first = tls.current()
     made = files.authority.issue_cert("gw")
     whole = made.cert_chain_pems[0].bytes()
-    steps: list[Callable[[], object]] = [
+    steps: tuple[Step, ...] = (
         files.cert.unlink,
         lambda: files.cert.write_bytes(b""),
         lambda: files.cert.write_bytes(whole[:200]),
         lambda: files.cert.write_bytes(whole),  # the key is still the old one
         lambda: files.key.write_bytes(b"-----BEGIN"),
-    ]
+    )
     for step in steps:
         step()
         assert tls.current() is first
