@@ -1,0 +1,278 @@
+"""Who takes readings from a broker to a database: the citygate agent, and what one would use in its place."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+from tests.bench.load import Plan, publishers
+from tests.servers.conftest import Server
+
+TREE = Path(os.environ.get("BENCH_TREE", Path(__file__).parents[2]))
+"""The checkout whose agent is measured: another version of it, with BENCH_TREE."""
+_PROBED = 2  # messages of each sensor that warm a contender up
+
+
+def wait(condition: Callable[[], bool], what: str, seconds: float = 60, pause: float = 0.05) -> None:
+    """Returns when the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:.0f} s"
+        time.sleep(pause)
+
+
+@dataclass
+class Contender:
+    """A process that forwards readings.
+
+    Attributes:
+        name: As it stands in the table.
+        command: What starts it.
+        folder: Its configuration, data and log.
+        cwd: Where it runs.
+        variables: Further environment.
+    """
+
+    name: str
+    command: list[str]
+    folder: Path
+    cwd: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        assert self._process.poll() is None, f"{self.name} ended: {self.log()}"
+        return self._process.pid
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text("utf-8", "replace")[-3000:]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CITYGATE_")}
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, cwd=self.cwd, env={**environment, **self.variables}
+            )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The process stands still, so that what is published meanwhile waits at the broker."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+
+def agent(folder: Path, broker_port: int, output: str, health_port: int, more: str = "") -> Contender:
+    """The citygate agent with the settings that it has of its own.
+
+    Args:
+        folder: For its configuration and its spool.
+        broker_port: The broker's, on loopback.
+        output: Content of its ``[[output]]``.
+        health_port: For its health endpoint.
+        more: Further lines of its ``[gateway]``.
+    """
+    path = folder / "gateway.toml"
+    path.write_text(
+        f'[gateway]\nid = "bench"\nhealth_port = {health_port}\n{more}\n[mqtt]\nport = {broker_port}\n'
+        f"[[output]]\n{output}\n",
+        "utf-8",
+    )
+    return Contender("citygate", [sys.executable, "-m", "gateway", "run", "-c", str(path)], folder, TREE)
+
+
+def minimal(folder: Path, broker_port: int, url: str) -> Contender:
+    """The script of ``minimal.py``."""
+    script = Path(__file__).with_name("minimal.py")
+    return Contender("minimal script", [sys.executable, str(script), str(broker_port), url], folder, folder)
+
+
+def telegraf(folder: Path, broker_port: int, url: str) -> Contender | None:
+    """Telegraf, its settings as its documentation has them; None when it is not on the PATH."""
+    path = shutil.which("telegraf")
+    if path is None:
+        return None
+    (folder / "telegraf.conf").write_text(
+        f"""[agent]
+flush_interval = "1s"
+metric_batch_size = 5000
+metric_buffer_limit = 1000000
+omit_hostname = true
+[[inputs.mqtt_consumer]]
+servers = ["tcp://127.0.0.1:{broker_port}"]
+topics = ["city/#"]
+qos = 1
+client_id = "telegraf"
+persistent_session = true
+max_undelivered_messages = 5000
+topic_tag = ""
+data_format = "json"
+json_time_key = "ts"
+json_time_format = "unix_ms"
+[[inputs.mqtt_consumer.topic_parsing]]
+topic = "city/+/+/+"
+measurement = "_/_/measurement/_"
+tags = "_/site/_/sensor"
+[[outputs.influxdb_v2]]
+urls = ["{url}"]
+bucket = "city"
+organization = "town"
+token = "none"
+""",
+        "utf-8",
+    )
+    return Contender("telegraf", [path, "--config", str(folder / "telegraf.conf")], folder, folder)
+
+
+_NODE_RED_FUNCTION = """
+const [, site, kind, sensor] = msg.topic.split("/");
+const {ts, ...fields} = msg.payload;
+const values = Object.entries(fields).map(([name, value]) => `${name}=${value}`).join(",");
+return {payload: `${kind},site=${site},sensor=${sensor} ${values} ${ts}`};
+"""
+
+
+def node_red(folder: Path, broker_port: int, url: str, ui_port: int) -> Contender | None:
+    """Node-RED with its core nodes alone: MQTT in, function, join, HTTP request; None when it is not on the PATH."""
+    path = shutil.which("node-red")
+    if path is None:
+        return None
+    flow = [
+        {"id": "tab", "type": "tab", "label": "bench"},
+        {
+            "id": "broker",
+            "type": "mqtt-broker",
+            "broker": "127.0.0.1",
+            "port": str(broker_port),
+            "clientid": "node-red",
+            "cleansession": False,
+            "protocolVersion": "4",
+            "keepalive": "60",
+        },
+        {
+            "id": "in",
+            "type": "mqtt in",
+            "z": "tab",
+            "topic": "city/#",
+            "qos": "1",
+            "datatype": "json",
+            "broker": "broker",
+            "wires": [["line"]],
+        },
+        {"id": "line", "type": "function", "z": "tab", "func": _NODE_RED_FUNCTION, "outputs": 1, "wires": [["join"]]},
+        {
+            "id": "join",
+            "type": "join",
+            "z": "tab",
+            "mode": "custom",
+            "build": "string",
+            "property": "payload",
+            "propertyType": "msg",
+            "joiner": "\\n",
+            "joinerType": "str",
+            "timeout": "1",
+            "count": "5000",
+            "wires": [["send"]],
+        },
+        {
+            "id": "send",
+            "type": "http request",
+            "z": "tab",
+            "method": "POST",
+            "ret": "txt",
+            "url": f"{url}/api/v2/write?bucket=city&org=town&precision=ms",
+            "wires": [[]],
+        },
+    ]
+    (folder / "flows.json").write_text(json.dumps(flow), "utf-8")
+    command = [path, "--userDir", str(folder), "--port", str(ui_port), "flows.json"]
+    return Contender("node-red", command, folder, folder)
+
+
+class Victoria:
+    """VictoriaMetrics as the database, asked cheaply how much it has taken."""
+
+    def __init__(self, server: Server) -> None:
+        self.url = server.url
+        self._port = server.port
+
+    def taken(self) -> int:
+        """Values that it has taken so far."""
+        with urlopen(f"{self.url}/metrics", timeout=10) as answer:  # noqa: S310 - loopback
+            for line in answer.read().decode().splitlines():
+                if line.startswith('vm_rows_inserted_total{type="influx"}'):
+                    return int(float(line.split()[1]))
+        return 0
+
+    def stored(self, site: str) -> int:
+        """Readings of a site's sensors that can be read."""
+        urlopen(f"{self.url}/internal/force_flush", timeout=10).close()  # noqa: S310 - loopback
+        form = {"match[]": f'{{__name__="air_humidity",site="{site}"}}'}
+        with urlopen(f"{self.url}/api/v1/export?{urlencode(form)}", timeout=30) as answer:  # noqa: S310 - loopback
+            return sum(len(set(json.loads(line)["timestamps"])) for line in answer)
+
+    def await_stored(self, site: str, count: int, seconds: float = 120) -> float:
+        """Waits until a site's readings are all there; returns the moment when the last was taken, monotonic."""
+        deadline = time.monotonic() + seconds
+        taken, moved, looked = self.taken(), time.monotonic(), False
+        while True:
+            now, moment = self.taken(), time.monotonic()
+            if now != taken:
+                taken, moved, looked = now, moment, False
+            elif not looked and moment - moved > 0.2:
+                looked = True
+                if self.stored(site) >= count:
+                    return moved
+            assert moment < deadline, f"{self.stored(site)} of {count} readings stored within {seconds:.0f} s"
+            time.sleep(0.02)
+
+
+def warm_up(broker_port: int, database: Victoria, site: str, sensors: int) -> None:
+    """Waits until the contender forwards, and lets it meet each sensor before it is measured."""
+    start = time.time_ns() // 1_000_000 - 30 * 86_400_000
+    probe = f"{site}-probe"
+
+    def forwards() -> bool:
+        nonlocal start
+        start += 60_000
+        with publishers(Plan(broker_port, probe, 1, 1, start=start, connections=1), 1) as crew:
+            crew.run()
+        time.sleep(0.3)
+        return database.stored(probe) > 0
+
+    wait(forwards, "the first reading stored")
+    with publishers(Plan(broker_port, f"{site}-warm", sensors, _PROBED * sensors, start=start)) as crew:
+        crew.run()
+    database.await_stored(f"{site}-warm", _PROBED * sensors)
