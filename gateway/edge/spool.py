@@ -23,7 +23,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,9 +32,11 @@ from typing import Any, TypeVar
 
 from gateway.edge.batch import DeadLetter, Entry
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FATES = ("delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
 """Where a received reading can be; their sum is ``received``."""
+CLASSES = ("raw", "aggregate", "quarantine", "event")
+"""Classes of data, of which a full spool evicts one after another."""
 
 _ROW_OVERHEAD = 128  # columns, b-tree cell and the unused rest of the last page, bytes
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -55,6 +57,7 @@ CREATE TABLE batch (
     id INTEGER PRIMARY KEY,
     time INTEGER NOT NULL,      -- of the append, ms UTC
     crc INTEGER NOT NULL,       -- CRC-32 of everything else in the row
+    class INTEGER NOT NULL,     -- its place among CLASSES
     lines INTEGER NOT NULL,
     raw_bytes INTEGER NOT NULL, -- of the line protocol
     raw_crc INTEGER NOT NULL,   -- CRC-32 of the line protocol
@@ -84,7 +87,7 @@ INSERT INTO dead_dropped VALUES (0);
 """
 # A damaged page can hold anything: what is summed up is a number in any case.
 _SIZES = "coalesce(CAST(raw_bytes AS INTEGER), 0), coalesce(length(body), 0)"
-_BATCH_COLUMNS = "id, time, crc, lines, raw_bytes, raw_crc, readings, body"
+_BATCH_COLUMNS = "id, time, crc, class, lines, raw_bytes, raw_crc, readings, body"
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -343,7 +346,7 @@ class Spool:
         """Keeps a batch.
 
         Returns:
-            The row's id, after the commit; 0 when the entry had no lines (its counts and dead letters are kept).
+            The last row's id, after the commit; 0 when the entry had no lines (its counts and dead letters are kept).
 
         Raises:
             SpoolError: Nothing was kept (disk full, file locked, ...): do not acknowledge, try again later.
@@ -355,18 +358,21 @@ class Spool:
                 event.set()
         return row
 
-    async def next_rows(self, output: str, max_bytes: int, *, newest_first: bool = False) -> list[Row]:
+    async def next_rows(
+        self, output: str, max_bytes: int, *, newest_first: bool = False, without: Collection[int] = ()
+    ) -> list[Row]:
         """Rows that the output has yet to get.
 
         Args:
             output: Its name.
             max_bytes: Most line protocol in them; one row is returned even if it alone is larger.
             newest_first: Take them from the newest back; otherwise from the oldest on.
+            without: Ids of rows that are on their way already.
 
         Returns:
             The rows, oldest first.
         """
-        return await self._do(lambda: self._next_rows(output, max_bytes, newest_first=newest_first))
+        return await self._do(lambda: self._next_rows(output, max_bytes, newest_first=newest_first, without=without))
 
     async def delivered(self, output: str, rows: Iterable[int], refused: Iterable[Refusal] = ()) -> None:
         """Notes, in one transaction, that the output has these rows except for the refused points.
@@ -505,23 +511,25 @@ class Spool:
                 state.count(source, name, number)
             if counts.get("queued"):
                 queued[source] = counts["queued"]
-        row = 0
-        if entry.lines:
-            row = self._insert(entry.lines, queued)
-        elif queued:
+        if queued and not entry.lines:
             msg = f"an entry without lines counts queued readings: {queued}"
             raise ValueError(msg)
+        row = 0
+        for kind, lines in enumerate((entry.lines, entry.sums, entry.quarantine, entry.events)):
+            if lines:
+                row = self._insert(kind, lines, {} if kind else queued)
         self._bury((letter, "") for letter in entry.dead)
         self._write_ledger(entry.counts)
         return row
 
-    def _insert(self, lines: bytes, queued: dict[str, int]) -> int:
+    def _insert(self, kind: int, lines: bytes, queued: dict[str, int]) -> int:
         text = lines + b"\n"
         compressor = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
         body = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
         columns = (
             self._draft.next_id,
             _now(),
+            kind,
             text.count(b"\n"),
             len(text),
             zlib.crc32(text),
@@ -531,10 +539,10 @@ class Spool:
         self._insert_row(columns, body)
         return columns[0]
 
-    def _insert_row(self, columns: tuple[int, int, int, int, int, str], body: bytes) -> None:
+    def _insert_row(self, columns: tuple[int, int, int, int, int, int, str], body: bytes) -> None:
         row, moment, *rest = columns
         self._db.execute(
-            f"INSERT INTO batch ({_BATCH_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT INTO batch ({_BATCH_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             (row, moment, _crc(columns, body), *rest, body),
         )
         state = self._draft
@@ -544,7 +552,7 @@ class Spool:
         for position in state.outputs.values():
             if not position.has(row):
                 position.rows += 1
-                position.bytes += columns[3]
+                position.bytes += columns[4]
 
     def _evict(self, size: int) -> None:
         state = self._draft
@@ -581,7 +589,7 @@ class Spool:
         self._write_ledger(readings)
         return moved
 
-    def _next_rows(self, output: str, max_bytes: int, *, newest_first: bool) -> list[Row]:
+    def _next_rows(self, output: str, max_bytes: int, *, newest_first: bool, without: Collection[int]) -> list[Row]:
         rows: list[Row] = []
         damaged = []
         total = 0
@@ -589,8 +597,10 @@ class Spool:
         query = f"SELECT {_BATCH_COLUMNS} FROM batch WHERE id BETWEEN ? AND ? ORDER BY id {order}"  # noqa: S608
         gaps = list(self._draft.outputs[output].gaps())
         for gap in reversed(gaps) if newest_first else gaps:
-            for row, moment, crc, lines, raw_bytes, raw_crc, readings, body in self._db.execute(query, gap):
-                if _crc((row, moment, lines, raw_bytes, raw_crc, readings), body) != crc:
+            for row, moment, crc, kind, lines, raw_bytes, raw_crc, readings, body in self._db.execute(query, gap):
+                if row in without:
+                    continue
+                if _crc((row, moment, kind, lines, raw_bytes, raw_crc, readings), body) != crc:
                     damaged.append(row)
                     continue
                 if rows and total + raw_bytes > max_bytes:
@@ -807,8 +817,8 @@ class Spool:
         for count in _readable(old, "SELECT count FROM dead_dropped"):
             self._db.execute("UPDATE dead_dropped SET count = ?", count)
         self._load()
-        for row, moment, crc, lines, raw_bytes, raw_crc, readings, body in _readable_batches(old):
-            columns = (row, moment, lines, raw_bytes, raw_crc, readings)
+        for row, moment, crc, kind, lines, raw_bytes, raw_crc, readings, body in _readable_batches(old):
+            columns = (row, moment, kind, lines, raw_bytes, raw_crc, readings)
             if _crc(columns, body) == crc:
                 self._insert_row(columns, body)
         self._reconcile("evicted")
@@ -840,4 +850,4 @@ def _readable_batches(old: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
         yield from _readable(old, f"{query} WHERE id = ?", row)
 
 
-__all__ = ["FATES", "Backlog", "Ledger", "Refusal", "Row", "Spool", "SpoolError", "gzip_of"]
+__all__ = ["CLASSES", "FATES", "Backlog", "Ledger", "Refusal", "Row", "Spool", "SpoolError", "gzip_of"]
