@@ -9,6 +9,7 @@ and the broker delivers those messages again. Delivery is at least once; a dupli
 
 import abc
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -16,13 +17,14 @@ import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import mqtt5
 
 from gateway.config import MqttConfig
 from gateway.edge.batch import RawBatch
+from gateway.edge.tls import Tls, TlsError
 
 log = logging.getLogger("citygate.ingest")
 
@@ -37,7 +39,11 @@ GOODBYE_TIMEOUT = 2.0
 HELD_BYTES = 64 * 2**20
 """Bytes of unacknowledged messages above which nothing more is read."""
 MAX_PACKET = 2**20
-"""Largest MQTT packet that is accepted, in bytes; announced to the broker, which then drops larger ones."""
+"""Largest MQTT packet, in bytes; announced to the broker. Of a larger one no more than this is kept."""
+RENEWAL_CHECK = 30.0
+"""Seconds between looks at the TLS files."""
+RENEWAL_WAIT = 10.0
+"""Seconds that what was taken has to be acknowledged before the connection is made anew; else it comes twice."""
 WINDOW_LEAST = 10
 """A broker's own limit of messages in flight is looked for from here; fewer are a trickle, and wait ``batch_time``."""
 WINDOW_SEEN = 3
@@ -45,7 +51,9 @@ WINDOW_SEEN = 3
 
 _PUBACK = 0x40020000  # packet type, remaining length 2, packet id
 _PUBREC = 0x50020000
-_QOS_1, _QOS_1_DUPLICATE = 0x32, 0x3A  # first byte of a PUBLISH that is not retained
+_PUBLISH = 3  # packet type
+_RETAIN, _QOS, _QOS_2, _DUPLICATE = 1, 6, 4, 8  # bits of its first byte
+_PLAIN = 0x32  # a PUBLISH of QoS 1 that is neither retained nor a duplicate
 
 
 class Refused(Exception):  # noqa: N818 - a state of the world, not a fault of the program
@@ -62,6 +70,11 @@ class Receipt:
     size: int = 0
 
 
+def wall_clock() -> int:
+    """The system's clock, ms UTC."""
+    return time.time_ns() // 1_000_000
+
+
 class Ingest(abc.ABC):
     """A persistent session at a broker that yields batches; base of the protocol versions.
 
@@ -74,6 +87,8 @@ class Ingest(abc.ABC):
     Args:
         config: Broker and session. ``client_id`` must be set: it is the session's name at the broker.
         filters: Topic filters to subscribe to, at QoS 1.
+        sender_properties: Names of user properties in which the broker tells the sender.
+        now: Stamps of arrival, ms UTC.
 
     Attributes:
         connected: Whether the broker accepted the connection and holds the subscriptions.
@@ -82,17 +97,30 @@ class Ingest(abc.ABC):
         ValueError: If ``client_id`` is not set.
     """
 
-    def __init__(self, config: MqttConfig, filters: list[str]) -> None:
+    def __init__(
+        self,
+        config: MqttConfig,
+        filters: list[str],
+        *,
+        sender_properties: frozenset[str] = frozenset(),
+        now: Callable[[], int] = wall_clock,
+    ) -> None:
         if config.client_id is None:
             msg = "client_id must be set: without a name the broker cannot keep the session"
             raise ValueError(msg)
         self.connected = False
         self._config = config
         self._filters = filters
+        self._sender_properties = sender_properties
+        self._now = now
         self._client_id = config.client_id
         self._status_topic = f"citygate/{config.client_id}/status"
         self._stopped = False
         self._paused = False
+        self._tls = Tls("[mqtt]", config.tls_ca, config.tls_cert, config.tls_key) if config.tls else None
+        self._context: ssl.SSLContext | None = None  # of the present connection
+        self._renewing = False
+        self._idle = asyncio.Event()  # nothing taken is unacknowledged
         self._link: object = None  # the present connection
         self._had_session = False
         self._filling = RawBatch(receipt=Receipt(None))
@@ -144,6 +172,8 @@ class Ingest(abc.ABC):
         self._held -= receipt.count
         self._held_bytes -= receipt.size
         batch.receipt = Receipt(None)
+        if not self._held:
+            self._idle.set()
         self._throttle()
 
     async def stop(self) -> None:
@@ -170,7 +200,7 @@ class Ingest(abc.ABC):
 
     @abc.abstractmethod
     async def _disconnect(self) -> None:
-        """Ends the present connection in order, and returns when it is over."""
+        """Ends the present connection in order, and returns when it is over; says goodbye only after ``stop()``."""
 
     @abc.abstractmethod
     def _send_acks(self, acks: list[int]) -> None:
@@ -187,6 +217,7 @@ class Ingest(abc.ABC):
         while True:
             began = time.monotonic()
             refused = False
+            watch = asyncio.create_task(self._watch())
             try:
                 await self._session()
                 reason = f"it closed the connection; if it repeats, does another client use the id '{self._client_id}'?"
@@ -195,9 +226,13 @@ class Ingest(abc.ABC):
             except (OSError, EOFError, ValueError) as error:
                 reason = str(error) or type(error).__name__
             finally:
+                watch.cancel()
                 self._ended()
             if self._stopped:
                 return
+            if self._renewing:
+                self._renewing, attempt = False, 0
+                continue
             attempt = 0 if time.monotonic() - began > BACKOFF_CAP else attempt + 1
             delay = BACKOFF_CAP if refused else min(BACKOFF_CAP, BACKOFF_FIRST * 2 ** min(attempt - 1, 16))
             delay *= random.uniform(0.5, 1)  # noqa: S311 - so that a fleet does not return all at once
@@ -213,6 +248,23 @@ class Ingest(abc.ABC):
             await asyncio.sleep(delay)
             if self._stopped:
                 return
+
+    async def _watch(self) -> None:
+        """Ends the session in order when the TLS files are new, so that the next one uses them."""
+        while self._tls is not None:
+            await asyncio.sleep(RENEWAL_CHECK)
+            if not self.connected or self._tls.current() is self._context:
+                continue
+            log.info("broker %s:%s: connecting again with the new TLS files", self._config.host, self._config.port)
+            self._renewing = True
+            self._throttle()
+            self._complete()
+            self._idle.clear()
+            if self._held:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._idle.wait(), RENEWAL_WAIT)
+            await self._disconnect()
+            return
 
     def _began(self, link: object) -> None:
         self._link = link
@@ -249,7 +301,7 @@ class Ingest(abc.ABC):
         receipt.size += size
         self._held += count
         self._held_bytes += size
-        batch.received += [time.time_ns() // 1_000_000] * count
+        batch.received += [self._now()] * count
         if len(batch.topics) >= self._config.batch_size:
             self._complete()
 
@@ -284,24 +336,29 @@ class Ingest(abc.ABC):
             self._changed.set()
 
     def _throttle(self) -> None:
-        pause = self._stopped or self._held > self._config.receive_max or self._held_bytes > HELD_BYTES
+        pause = (
+            self._stopped or self._renewing or self._held > self._config.receive_max or self._held_bytes > HELD_BYTES
+        )
         if pause != self._paused and self._link is not None:
             self._paused = pause
             self._read(on=not pause)
 
-    def _tls(self) -> ssl.SSLContext | None:
-        config = self._config
-        if not config.tls:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=str(config.tls_ca) if config.tls_ca else None)
-            if config.tls_cert:
-                context.load_cert_chain(config.tls_cert, config.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            files = ", ".join(str(path) for path in (config.tls_ca, config.tls_cert, config.tls_key) if path)
-            msg = f"cannot use the TLS files {files}: {error}. Check mqtt.tls_ca, tls_cert and tls_key"
-            raise Refused(msg) from error
-        return context
+    def _secured(self) -> ssl.SSLContext | None:
+        if self._tls is not None:
+            try:
+                self._context = self._tls.current()
+            except TlsError as error:
+                msg = f"cannot connect: [mqtt] {error}"
+                raise Refused(msg) from error
+        return self._context
+
+    def _explain(self, error: Exception) -> Exception:
+        """What to raise in place of the error that ended a connection before the broker answered."""
+        if isinstance(error, ssl.SSLError):
+            return explain_tls(error)
+        if self._tls is not None and isinstance(error, ConnectionError):
+            return Refused(f"it closed the connection during the TLS handshake ({error}). {_CERTIFICATE_WANTED}")
+        return error
 
 
 def explain_tls(error: ssl.SSLError) -> Refused:
@@ -318,12 +375,19 @@ def explain_tls(error: ssl.SSLError) -> Refused:
             f"the broker's certificate is not trusted: {error.verify_message}. "
             "Set mqtt.tls_ca to the CA that signed it, and mqtt.host to a name in it"
         )
-    return Refused(
-        f"the TLS handshake failed: {error.reason or error}. Check that mqtt.port is the broker's TLS port, "
-        "and whether it wants a client certificate (mqtt.tls_cert, tls_key)"
-    )
+    reason = (error.reason or str(error)).lower().replace("_", " ")
+    if "alert" not in reason:  # it was not the broker that found fault
+        hint = "Check that mqtt.port is the broker's TLS port"
+    elif "expired" in reason:
+        hint = "Renew the client certificate (mqtt.tls_cert), and check this device's clock and the broker's"
+    elif "unknown ca" in reason or "bad certificate" in reason:
+        hint = "The broker must trust the CA that signed the client certificate (mqtt.tls_cert)"
+    else:
+        hint = _CERTIFICATE_WANTED
+    return Refused(f"the TLS handshake failed: {reason}. {hint}")
 
 
+_CERTIFICATE_WANTED = "Does it want a client certificate (mqtt.tls_cert, tls_key)?"
 _REFUSALS = {  # by number: the codec's enumerations cannot be hashed
     int(mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION): 'it does not speak MQTT v5. Set mqtt.protocol = "3.1.1"',
     int(mqtt5.ConnAckReasonCode.CLIENT_ID_NOT_VALID): "it does not accept the client id. Set mqtt.client_id",
@@ -349,7 +413,7 @@ class Mqtt5Ingest(Ingest):
     async def _session(self) -> None:
         loop = asyncio.get_running_loop()
         link = _Link(self, loop)
-        tls = self._tls()
+        tls = self._secured()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await loop.create_connection(lambda: link, self._config.host, self._config.port, ssl=tls)
@@ -374,7 +438,8 @@ class Mqtt5Ingest(Ingest):
         if link.accepted:
             # The broker closes. If we did, with messages unread, TCP would reset and our last PUBACKs could be lost.
             link.leaving = True
-            link.transport.write(link.status(b"offline") + mqtt5.DisconnectPacket().write())
+            status = link.status(b"offline") if self._stopped else b""
+            link.transport.write(status + mqtt5.DisconnectPacket().write())
             link.transport.resume_reading()
             await asyncio.wait([link.closed], timeout=GOODBYE_TIMEOUT)
         link.transport.abort()
@@ -408,6 +473,8 @@ class _Link(asyncio.Protocol):
         self._ingest = ingest
         self._config = ingest._config  # noqa: SLF001
         self._rest = b""
+        self._large = bytearray()  # the beginning of a packet that is too large
+        self._missing = 0  # bytes of it still to come
         self._retain = True
         self._keep_alive = self._config.keep_alive
         self._pulse: asyncio.TimerHandle | None = None
@@ -442,7 +509,7 @@ class _Link(asyncio.Protocol):
         if self.closed.done():
             return
         if exc is not None:
-            self.closed.set_exception(exc)
+            self.closed.set_exception(exc if self.accepted else self._ingest._explain(exc))  # noqa: SLF001
         elif self.accepted:
             self.closed.set_result(None)
         else:
@@ -452,9 +519,11 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """The hot path: bytes of the connection to columns of the batch being filled."""
         self.heard = self.loop.time()
-        if self.leaving:
+        if self.leaving and self._ingest._stopped:  # noqa: SLF001
             return
-        if self._rest:
+        if self._missing:
+            data = self._pass_over(data)
+        elif self._rest:
             data = self._rest + data
         position = 0
         while position < len(data) and not self.closed.done():
@@ -463,9 +532,8 @@ class _Link(asyncio.Protocol):
                 break
             position = following
         self._rest = data[position:]
-        if len(self._rest) > MAX_PACKET:
-            msg = f"it sent a packet of more than {MAX_PACKET} bytes. Limit the payload at the broker"
-            self._give_up(Refused(msg), mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE)
+        if self._rest and not self.closed.done():
+            self._measure()
         self._ingest._settle()  # noqa: SLF001
 
     def _fill(self, data: bytes, start: int) -> int:
@@ -477,6 +545,7 @@ class _Link(asyncio.Protocol):
         room = self._config.batch_size - before
         topic, payload, ack = batch.topics.append, batch.payloads.append, receipt.acks.append
         read, view, position, end = mqtt5.read, memoryview(data), start, len(data)
+        plain = -1 if self.leaving or self._ingest._sender_properties else _PLAIN  # noqa: SLF001
         while position < end and room:
             try:
                 packet, size = read(view[position:])
@@ -488,13 +557,13 @@ class _Link(asyncio.Protocol):
                 packet, size = salvaged
             head = data[position]
             position += size
-            if head == _QOS_1 or head == _QOS_1_DUPLICATE:  # noqa: PLR1714, SIM109 - half the time of a set
+            if head == plain:
                 topic(packet.topic)  # type: ignore[union-attr]
                 payload(packet.payload)  # type: ignore[union-attr]
                 ack(packet.packet_id)  # type: ignore[union-attr,arg-type]
                 room -= 1
             elif isinstance(packet, mqtt5.PublishPacket):
-                self._take(packet, batch, receipt)
+                self._take(head, packet, batch, receipt)
                 room -= 1
             else:
                 self._handle(packet)
@@ -504,6 +573,41 @@ class _Link(asyncio.Protocol):
             self._ingest._took(taken, position - start)  # noqa: SLF001
         return position
 
+    def _measure(self) -> None:
+        """Begins to pass over the packet that has begun to arrive, if it is too large."""
+        try:
+            length, body = _variable(self._rest, 1)
+        except IndexError:
+            return
+        if length + body <= MAX_PACKET:
+            return
+        if self._rest[0] >> 4 != _PUBLISH:
+            msg = f"the broker sent a packet of {length} bytes that is no message"
+            self._give_up(ConnectionError(msg), mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE)
+            return
+        self._large, self._missing, self._rest = bytearray(self._rest), length + body - len(self._rest), b""
+
+    def _pass_over(self, data: bytes) -> bytes:
+        """Takes a message that is too large, with the beginning of its payload; returns what follows it."""
+        part = data[: self._missing]
+        self._missing -= len(part)
+        self._large += part[: max(0, MAX_PACKET - len(self._large))]
+        if self._missing:
+            return b""
+        ingest, large = self._ingest, bytes(self._large)
+        self._large = bytearray()
+        salvaged = _salvage(large, 0, whole=False)
+        if salvaged is None:
+            error = ConnectionError("the broker sent a packet whose lengths contradict each other")
+            self._give_up(error, mqtt5.DisconnectReasonCode.MALFORMED_PACKET)
+            return b""
+        batch = ingest._filling  # noqa: SLF001
+        assert isinstance(batch.receipt, Receipt)  # noqa: S101
+        before = len(batch.topics)
+        self._take(large[0], salvaged[0], batch, batch.receipt)
+        ingest._took(len(batch.topics) - before, len(large))  # noqa: SLF001
+        return data[len(part) :]
+
     def _unreadable(self, data: bytes, position: int, error: BaseException) -> tuple[mqtt5.PublishPacket, int] | None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise error
@@ -512,14 +616,27 @@ class _Link(asyncio.Protocol):
             self._give_up(_not_mqtt5(error, accepted=self.accepted), mqtt5.DisconnectReasonCode.MALFORMED_PACKET)
         return salvaged
 
-    def _take(self, packet: mqtt5.PublishPacket, batch: RawBatch, receipt: Receipt) -> None:
-        """Takes a message that is retained, or of QoS 0, or of QoS 2 (of a subscription that an older session left)."""
+    def _take(self, head: int, packet: mqtt5.PublishPacket, batch: RawBatch, receipt: Receipt) -> None:
+        """Takes a message that is not plain: retained, a duplicate, with a sender, or of another QoS than 1.
+
+        (Of QoS 2 are those of a subscription that an older session left.)
+        """
+        qos = head & _QOS
+        if self.leaving and qos:
+            return  # the broker delivers it again
+        place = len(batch.topics)
         batch.topics.append(packet.topic)
         batch.payloads.append(packet.payload)
-        if packet.retain:
-            batch.retained.add(len(batch.topics) - 1)
+        if head & _RETAIN:
+            batch.retained.add(place)
+        if head & _DUPLICATE:
+            batch.redelivered.add(place)
+        names = self._ingest._sender_properties  # noqa: SLF001
+        if names and (senders := {value for name, value in packet.user_properties if name in names}):
+            # A publisher can add properties too. Where they differ, the joined name is no level of any topic.
+            batch.senders[place] = "/".join(sorted(senders))
         if packet.packet_id is not None:
-            receipt.acks.append(packet.packet_id | (_PUBREC - _PUBACK if packet.qos == mqtt5.QoS.EXACTLY_ONCE else 0))
+            receipt.acks.append(packet.packet_id | (_PUBREC - _PUBACK if qos == _QOS_2 else 0))
 
     def _handle(self, packet: mqtt5.Packet) -> None:
         match packet:
@@ -617,8 +734,13 @@ def _not_mqtt5(error: BaseException, *, accepted: bool) -> Exception:
     return Refused(f'the answer is not MQTT v5 ({error}). If the broker speaks only 3.1.1, set mqtt.protocol = "3.1.1"')
 
 
-def _salvage(data: bytes, start: int) -> tuple[mqtt5.PublishPacket, int] | None:
-    """Reads a whole PUBLISH that the codec cannot, with its topic escaped and its properties passed over.
+def _salvage(data: bytes, start: int, *, whole: bool = True) -> tuple[mqtt5.PublishPacket, int] | None:
+    """Reads a PUBLISH that the codec cannot, with its topic escaped and its properties passed over.
+
+    Args:
+        data: Holds the packet.
+        start: Where it begins.
+        whole: Whether all of it must be there; else of the payload that is taken which is.
 
     Returns:
         The packet and its length in bytes, or None if this is no PUBLISH or its lengths contradict each other.
@@ -634,11 +756,15 @@ def _salvage(data: bytes, start: int) -> tuple[mqtt5.PublishPacket, int] | None:
     except IndexError:
         return None
     payload += skip
-    if head >> 4 != 3 or qos == 3 or payload > end or end > len(data):  # noqa: PLR2004 - PUBLISH, reserved QoS
+    if head >> 4 != _PUBLISH or qos == 3 or payload > end or (whole and end > len(data)):  # noqa: PLR2004 - reserved
         return None
     topic = data[body + 2 : topic_end].decode(errors="backslashreplace")
-    retain = bool(head & 1)
-    packet = mqtt5.PublishPacket(topic, data[payload:end], qos=mqtt5.QoS(qos), retain=retain, packet_id=packet_id)
+    packet = mqtt5.PublishPacket(
+        topic,
+        data[payload:end],
+        qos=mqtt5.QoS(qos),
+        packet_id=packet_id,
+    )
     return packet, end - start
 
 

@@ -1,7 +1,7 @@
 """``Ingest`` for brokers that speak MQTT 3.1.1 and nothing newer, on paho-mqtt.
 
 It promises what ``Mqtt5Ingest`` promises, slower: some tens of microseconds a message. MQTT 3.1.1 has no receive
-maximum, so back-pressure is only that reading from the socket pauses.
+maximum, so back-pressure is only that reading from the socket pauses; and no user properties, so nothing tells senders.
 """
 
 import asyncio
@@ -9,13 +9,14 @@ import contextlib
 import math
 import socket
 import ssl
+import struct
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.edge.ingest import CONNECT_TIMEOUT, GOODBYE_TIMEOUT, Ingest, Receipt, Refused, explain_tls
+from gateway.edge.ingest import CONNECT_TIMEOUT, GOODBYE_TIMEOUT, MAX_PACKET, Ingest, Receipt, Refused, explain_tls
 
 _FAILURE = 128
 _REFUSALS = {
@@ -26,6 +27,7 @@ _REFUSALS = {
 }
 _READS_AT_ONCE = 200
 """Packets read before the event loop gets its turn."""
+_READ = 65536  # bytes at a time
 
 
 class PahoIngest(Ingest):
@@ -38,7 +40,7 @@ class PahoIngest(Ingest):
     _link: "_Link | None"
 
     async def _session(self) -> None:
-        link = _Link(self, self._tls())
+        link = _Link(self, self._secured())
         try:
             async with asyncio.timeout(2 * CONNECT_TIMEOUT):
                 await asyncio.to_thread(link.client.connect, self._config.host, self._config.port, link.keep_alive)
@@ -69,6 +71,24 @@ class PahoIngest(Ingest):
             link.read(on=on)
 
 
+class _Client(paho.Client):
+    """A client that keeps of a packet that is too large no more than its beginning, and remembers a TLS failure."""
+
+    failure: ssl.SSLError | None = None
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        packet = self._in_packet
+        try:
+            data = super()._sock_recv(min(bufsize, _READ))
+        except ssl.SSLError as error:
+            self.failure = error
+            raise
+        if len(packet["packet"]) >= MAX_PACKET and len(data) > 1:
+            packet["to_process"] -= len(data) - 1  # one byte stays: none would mean that the connection ended
+            data = data[:1]
+        return data
+
+
 class _Link:
     """One connection of a ``PahoIngest``; a friend of that class."""
 
@@ -80,9 +100,11 @@ class _Link:
         self._ingest = ingest
         self._status = ingest._status_topic  # noqa: SLF001
         self._username = config.username
+        self.leaving = False
+        self._accepted = False
         self._socket: socket.socket | None = None
         self._pulse: asyncio.TimerHandle | None = None
-        self.client = client = paho.Client(
+        self.client = client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=ingest._client_id,  # noqa: SLF001
             clean_session=False,
@@ -125,11 +147,12 @@ class _Link:
             self.loop.remove_reader(self._socket)
 
     async def leave(self) -> None:
-        """Says goodbye, once the broker has taken the last acknowledgements: it answers to what follows them."""
+        """Disconnects, once the broker has taken the last acknowledgements: it answers to what follows them."""
         taken = asyncio.Event()
-        self.client.on_message = None
+        self.leaving = True
         self.client.on_publish = lambda *_: taken.set()
-        self.client.publish(self._status, b"offline", qos=1, retain=True)
+        stopped = self._ingest._stopped  # noqa: SLF001
+        self.client.publish(self._status, b"offline" if stopped else b"online", qos=1, retain=True)
         self.read(on=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(taken.wait(), GOODBYE_TIMEOUT)
@@ -164,16 +187,29 @@ class _Link:
 
     def _readable(self) -> None:
         ingest = self._ingest
-        leaving = self.client.on_message is None
         for _ in range(_READS_AT_ONCE):
             before = ingest._held  # noqa: SLF001
-            if self._socket is None or (ingest._paused and not leaving):  # noqa: SLF001
+            if self._socket is None or (ingest._paused and not self.leaving):  # noqa: SLF001
                 break
-            if self.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or ingest._held == before:  # noqa: SLF001
+            if not self._read_packet():
+                break
+            if ingest._held == before and not self._pending():  # noqa: SLF001
                 break
         else:
             self.loop.call_soon(self._readable)
         ingest._settle()  # noqa: SLF001
+
+    def _read_packet(self) -> bool:
+        try:
+            return self.client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS
+        except (ValueError, IndexError, struct.error) as error:
+            self._finish(ConnectionError(f"the broker sent a packet that cannot be read: {error}"))
+            self.end()
+            return False
+
+    def _pending(self) -> bool:
+        """Whether bytes wait inside the TLS layer, of which the event loop knows nothing."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def _beat(self) -> None:
         if self._ingest._paused:  # noqa: SLF001
@@ -198,6 +234,7 @@ class _Link:
         if code.is_failure:
             self._finish(Refused(f"refused the connection: {_REFUSALS.get(str(code)) or str(code).lower()}"))
             return
+        self._accepted = True
         client.subscribe([(pattern, 1) for pattern in self._ingest._filters])  # noqa: SLF001
         client.publish(self._status, b"online", retain=True)
         self._ingest.connected = flags.session_present
@@ -215,6 +252,8 @@ class _Link:
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         ingest = self._ingest
+        if self.leaving and (message.qos or ingest._stopped):  # noqa: SLF001
+            return  # the broker delivers it again
         batch = ingest._filling  # noqa: SLF001
         receipt = batch.receipt
         assert isinstance(receipt, Receipt)  # noqa: S101
@@ -226,6 +265,8 @@ class _Link:
         batch.payloads.append(bytes(message.payload))
         if message.retain:
             batch.retained.add(len(batch.topics) - 1)
+        if message.dup:
+            batch.redelivered.add(len(batch.topics) - 1)
         if message.qos == 1:
             receipt.acks.append(message.mid)
         ingest._took(1, len(message.payload) + len(topic))  # noqa: SLF001
@@ -238,4 +279,8 @@ class _Link:
         code: ReasonCode,
         _more: Properties | None,
     ) -> None:
-        self._finish(ConnectionError(f"the connection ended: {str(code).lower()}"))
+        if self.leaving:
+            self._finish(None)
+            return
+        error = self.client.failure or ConnectionError(f"the connection ended: {str(code).lower()}")
+        self._finish(error if self._accepted else self._ingest._explain(error))  # noqa: SLF001

@@ -1,11 +1,10 @@
 """The ingest against real brokers."""
 
 import asyncio
-import contextlib
 import logging
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import mqtt5
@@ -16,66 +15,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.config import MqttConfig
 from gateway.edge import ingest as module
-from gateway.edge.batch import RawBatch  # noqa: TC001 - beside what is used at run time
-from gateway.edge.ingest import Ingest, Mqtt5Ingest, Receipt
+from gateway.edge.ingest import Mqtt5Ingest, Receipt
 from gateway.edge.ingest_paho import PahoIngest
 from tests.servers.conftest import IotcoreBroker, Mosquitto
+from tests.servers.consumer import FILTER, Consumer, Kind, both, consuming, publish, settings
 from tests.servers.wait import until
-
-FILTER = "city/+/+/+"
-Kind = type[Mqtt5Ingest] | type[PahoIngest]
-
-
-def settings(port: int, **values: object) -> MqttConfig:
-    return MqttConfig.model_validate({"port": port, "client_id": "gw-test"}).model_copy(update=values)
-
-
-def publish(port: int, numbers: range, topic: str = "city/a/air/n-1", size: int = 0, **options: int) -> None:
-    """Publishes numbers at QoS 1, and returns when the broker has them all."""
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.max_inflight_messages_set(options.get("inflight", 1000))
-    client.max_queued_messages_set(0)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    sent = [client.publish(topic, str(number).encode().ljust(size), qos=options.get("qos", 1)) for number in numbers]
-    for info in sent:
-        info.wait_for_publish(60)
-    client.disconnect()
-    client.loop_stop()
-
-
-class Consumer:
-    """Collects what an ingest yields; acknowledges at once unless told not to."""
-
-    def __init__(self, ingest: Ingest, *, acknowledge: bool = True) -> None:
-        self.ingest = ingest
-        self.acknowledge = acknowledge
-        self.batches: list[RawBatch] = []
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        async for batch in self.ingest.batches():
-            self.batches.append(batch)
-            if self.acknowledge:
-                self.ingest.acknowledge(batch)
-
-    @property
-    def numbers(self) -> list[int]:
-        return [int(payload) for batch in self.batches for payload in batch.payloads]
-
-
-@contextlib.asynccontextmanager
-async def consuming(ingest: Ingest, *, acknowledge: bool = True) -> AsyncIterator[Consumer]:
-    consumer = Consumer(ingest, acknowledge=acknowledge)
-    try:
-        await until(lambda: ingest.connected or consumer.task.done())
-        yield consumer
-    finally:
-        await ingest.close()
-        await asyncio.wait_for(consumer.task, 10)
-
-
-both = pytest.mark.parametrize("kind", [Mqtt5Ingest, PahoIngest])
 
 
 @both
@@ -105,12 +49,15 @@ async def test_only_what_was_not_acknowledged_comes_again(mosquitto: Mosquitto, 
             await until(lambda start=start: len(first.numbers) == start + 100)  # type: ignore[misc]
         acknowledged = first.batches[0]
         first.ingest.acknowledge(acknowledged)
+        assert not any(batch.redelivered for batch in first.batches)
         kept = [int(payload) for batch in first.batches[1:] for payload in batch.payloads]
     async with consuming(kind(settings(broker.port), [FILTER])) as second:
         await until(lambda: len(second.numbers) >= len(kept))
         await asyncio.to_thread(publish, broker.port, range(1000, 1001))
         await until(lambda: 1000 in second.numbers)
         assert second.numbers == [*kept, 1000]
+        redelivered = [batch.payloads[place] for batch in second.batches for place in sorted(batch.redelivered)]
+        assert [int(payload) for payload in redelivered] == kept
 
 
 @both
