@@ -3,97 +3,92 @@
 A row leaves the spool when its output's server has said 204. Until then a kill, a lost answer or an outage only means
 that it is sent again; the same points written twice are the same points.
 
+Two lanes send beside each other, each on a connection of its own. The fresh lane takes what arrived since its last
+request, and after an outage the newest. The backlog lane takes what that left behind, oldest first, no faster than
+``backlog_rate``.
+
 ======================  ============================================================================================
 answer                  what follows
 ======================  ============================================================================================
 204, empty 2xx          delivered
-400, 422                halved until the bad points are alone; those go to the dead letters with the server's reason
-413                     halved, and smaller requests from then on
-401, 403, 404, 3xx      kept; tried again slowly, with a message that says what to mend
-429, 503                kept; tried again after ``Retry-After``
-anything else           kept; tried again with a jittered, growing delay: resets, timeouts, HTML, half an answer
+400, 422                sifted until the bad points are alone; those go to the dead letters with the server's reason
+413                     sent in smaller parts, and smaller requests from then on
+401, 403, 404, 3xx      kept; tried again slowly, with a message that says what to mend; 401 and 403 first read the
+                        files of token and password again
+429, 503                kept; both lanes wait for ``Retry-After``
+no answer in time       kept; smaller requests for a while, for a link that is slow
+anything else           kept; tried again with a jittered delay: resets, HTML, half an answer
 ======================  ============================================================================================
 
-A server that refuses everything is no judge: a point is called bad only by a server that takes another one.
+While the server is away, only a small request now and then asks for it, one for both lanes, so that the newest readings
+follow within two flush intervals of its return.
+
+A server that refuses everything is no judge: a point is called bad only by a server that takes another one. A point at
+which a server fails time and again, though it takes others, is not called bad: its row waits, and the others go on.
 """
 
 import asyncio
-import base64
 import gzip
-import importlib
-import importlib.util
-import json
 import logging
 import math
 import random
-import ssl
-import sys
 import time
-import types
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
-from importlib.machinery import ModuleSpec
-from typing import Any, Protocol
-
-import aiohttp
-from pydantic import SecretStr
+from typing import Any
 
 from gateway.config import OutputConfig
+from gateway.edge.servers import Answer, Server
+from gateway.edge.sift import Line, Sift
 from gateway.edge.spool import Refusal, Row, Spool, SpoolError, gzip_of
 
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _SLOW_DELAYS = (5.0, 60.0)  # for what only a person can mend
-_LONGEST_RETRY_AFTER = 600.0  # a server's clock or mind may be wrong
-_REASON_LENGTH = 500
-_ANSWER_BYTES = 65536  # what is read of an answer
+_LEAST_DELAY = 0.1
+_STUCK_DELAY = 300.0  # for a row with a point at which the server fails
 _REMIND = 60.0  # s between two log messages about the same trouble
-_LEAST_REQUEST = 16384  # bytes of line protocol below which requests do not shrink on 413
+_LEAST_REQUEST = 16384  # bytes of line protocol below which requests do not shrink, and most of a probe
+_LATE_SHARE, _QUICK_SHARE = 1 / 2, 1 / 8  # of the timeout: requests that take longer shrink, quicker ones grow
+_COMPRESSION = 8  # line protocol to gzip, about
+_STRIKES = 3  # failures in a row, at a server that takes others, after which a row is sifted
 _TRIES_FOR_A_WITNESS = 32
 
-_REFUSED = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.CREATED)  # 201: InfluxDB 3, "partial"
-_MEND = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+_KEYS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, frozen=True)
-class _Answer:
-    """What a server said: status 0 when there was no answer; the reason is for people."""
+class _Budget:
+    """Bytes a second. A request may overdraw; the next one waits until that is paid."""
 
-    status: int
-    reason: str
-    retry_after: float | None = None
-    html: bool = False
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_at = -math.inf  # monotonic s
 
-    @property
-    def accepted(self) -> bool:
-        return self.status == HTTPStatus.NO_CONTENT or (HTTPStatus(200) <= self.status < 300 and not self.reason)  # noqa: PLR2004
-
-    @property
-    def refused(self) -> bool:
-        """Whether it is about the points, not about us: an HTML page comes from something before the server."""
-        return self.status in _REFUSED and not self.html and not self.accepted
-
-    @property
-    def too_large(self) -> bool:
-        return self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    async def spend(self, size: int) -> None:
+        now = time.monotonic()
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
+        self._free_at = max(self._free_at, time.monotonic()) + size / self._rate
 
 
-class _Sender(Protocol):
-    async def post(self, body: bytes) -> _Answer: ...
+class _Lane:
+    """What differs between the lanes.
 
-    async def close(self) -> None: ...
+    Attributes:
+        budget: What it may send, or None.
+        strikes: Requests in a row at which the server failed.
+    """
+
+    def __init__(self, budget: _Budget | None = None) -> None:
+        self.budget = budget
+        self.strikes = 0
 
 
 class Forwarder:
     """Sends what an output has yet to get.
-
-    Fresh rows go first: while there is more than one request can carry, requests take the newest and the oldest rows by
-    turns.
 
     Args:
         spool: Where the rows are.
@@ -103,13 +98,26 @@ class Forwarder:
     def __init__(self, spool: Spool, output: OutputConfig) -> None:
         self._spool = spool
         self._output = output
+        self._server = Server(output)
         self._arrival = spool.arrival()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
-        self._sender: _Sender | None = None
-        self._limit = output.batch_bytes
-        self._newest_first = True
-        self._witness: Row | None = None  # a row that the server has taken
+        self._fresh, self._backlog = _Lane(), _Lane(_Budget(output.backlog_rate))
+        self._taken: set[int] = set()  # rows in a lane's hands
+        self._stuck: set[int] = set()  # rows that wait
+        self._mark = 0  # the newest row that the fresh lane is done with
+        self._old = asyncio.Event()  # there may be something for the backlog lane
+        self._parked: tuple[list[Row], Sift] | None = None  # what takes the fresh lane too long
+        self._limit = self._ceiling = output.batch_bytes
+        self._sent = 0  # bytes of line protocol
+        self._seen = 0  # bytes of line protocol that had arrived at the fresh lane's last look
+        self._witness: Row | None = None  # that the server has taken
+        self._open = asyncio.Event()  # the server answers
+        self._open.set()
+        self._door = asyncio.Lock()
+        self._outages = 0
+        self._ask_at = 0.0  # monotonic s
+        self._probes = 0  # in a row in vain
         self._failures = 0
         self._trouble: str | None = None
         self._last_log = -math.inf
@@ -119,15 +127,11 @@ class Forwarder:
     async def run(self) -> None:
         """Sends for ever; ends by cancellation, which loses nothing."""
         try:
-            while True:
-                try:
-                    await self._turn()
-                except SpoolError as error:
-                    await self._pause(str(error), self._delay())
+            async with asyncio.TaskGroup() as lanes:
+                lanes.create_task(self._send_fresh())
+                lanes.create_task(self._send_backlog())
         finally:
-            if self._sender:
-                await self._sender.close()
-                self._sender = None
+            await self._server.close()
 
     async def flush(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's stop has one
         """Sends everything at once, while ``run`` is running.
@@ -167,15 +171,21 @@ class Forwarder:
             "backlog_bytes": backlog.bytes,
         }
 
-    async def _turn(self) -> None:
-        name = self._output.name
-        if not self._spool.backlog(name).rows:
-            self._idle.set()
-            await self._gather()
-        rows = await self._spool.next_rows(name, self._limit, newest_first=self._newest_first)
-        if rows:
-            self._newest_first = not self._newest_first or self._spool.backlog(name).rows == len(rows)
-            await self._deliver(rows)
+    # The lanes
+
+    async def _send_fresh(self) -> None:
+        outages = -1  # the start is as the end of an outage
+        while True:
+            try:
+                if outages == self._outages:
+                    await self._gather()
+                await self._opened()
+                newest = outages != self._outages
+                outages = self._outages
+                await self._send_arrived(newest=newest)
+            except SpoolError as error:
+                self._old.set()
+                await self._pause(str(error))
 
     async def _gather(self) -> None:
         """Waits for a row, and then for more: until the interval is over, or a request is full."""
@@ -184,115 +194,277 @@ class Forwarder:
         self._arrival.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                while not self._hurry.is_set() and self._spool.backlog(self._output.name).bytes < self._limit:
+                while not self._hurry.is_set() and self._arrived() - self._seen < self._limit:
                     await self._arrival.wait()
                     self._arrival.clear()
 
-    async def _deliver(self, rows: list[Row]) -> None:
-        answer = await self._post(gzip_of(rows))
-        refused: list[Refusal] = []
-        if not answer.accepted:
-            if answer.too_large:
-                self._limit = max(min(self._limit, sum(row.raw_bytes for row in rows)) // 2, _LEAST_REQUEST)
-            lines = await asyncio.to_thread(lambda: [(row.id, i, t) for row in rows for i, t in enumerate(row.text())])
-            found = await self._halve(lines, answer)
-            if found is None:
-                await self._pause(
-                    f"refuses every point, so the fault may be the server's: {answer.reason}", self._delay(slow=True)
-                )
-                return
-            refused = found
-        await self._spool.delivered(self._output.name, [row.id for row in rows], refused)
-        if len(refused) < sum(row.lines for row in rows):
-            self._witness = rows[-1]
+    async def _send_arrived(self, *, newest: bool) -> None:
+        """Sends the rows beyond the mark; after an outage a request of the newest, wherever they are."""
+        self._seen = self._arrived()
+        top, requests, sent = self._mark, 0, True
+        wanted = -1 if newest else self._mark
+        while sent and not (newest and requests):
+            rows = await self._take(self._fresh, self._limit, lambda row: row.id > wanted, newest_first=True)
+            if not rows:
+                break
+            if requests and rows[0].id > top and sum(row.raw_bytes for row in rows) < self._limit / 2:
+                self._taken.difference_update(row.id for row in rows)  # these came meanwhile, for the next interval
+                break
+            top = max(top, rows[-1].id)
+            requests += 1
+            sent = await self._deliver(rows, self._fresh)
+        self._mark = top
+        if newest or requests > 1 or not sent:
+            self._old.set()
 
-    async def _halve(self, lines: list[tuple[int, int, bytes]], answer: _Answer) -> list[Refusal] | None:
-        """Sends the points in ever smaller parts until those that are refused are alone.
+    async def _send_backlog(self) -> None:
+        while True:
+            try:
+                await self._old.wait()
+                await self._opened()
+                self._old.clear()
+                if self._parked:
+                    (rows, sift), self._parked = self._parked, None
+                    self._old.set()
+                    await self._deliver(rows, self._backlog, sift)
+                    continue
+                most = min(self._limit, _COMPRESSION * self._output.backlog_rate)
+                rows = await self._take(self._backlog, most, lambda row: row.id <= self._mark)
+                if rows:
+                    self._old.set()
+                    await self._deliver(rows, self._backlog)
+            except SpoolError as error:
+                self._old.set()
+                await self._pause(str(error))
+
+    async def _take(
+        self, lane: _Lane, limit: int, wanted: Callable[[Row], bool], *, newest_first: bool = False
+    ) -> list[Row]:
+        """Rows that no lane has; fewer after each failure, so that one at which the server fails is soon alone."""
+        rows = await self._spool.next_rows(
+            self._output.name,
+            max(limit >> lane.strikes, 1),
+            newest_first=newest_first,
+            without=self._taken | self._stuck,
+        )
+        rows = [
+            row for row in rows if row.id not in self._taken and wanted(row)
+        ]  # a lane may have taken some meanwhile
+        self._taken.update(row.id for row in rows)
+        return rows
+
+    def _arrived(self) -> int:
+        """Bytes of line protocol that the spool ever had for this output, but for those that were evicted."""
+        return self._spool.backlog(self._output.name).bytes + self._sent
+
+    # Rows
+
+    async def _deliver(self, rows: list[Row], lane: _Lane, sift: Sift | None = None) -> bool:
+        """Sends rows that were taken, or goes on sifting them.
 
         Returns:
-            The refused; None if the server took none of all that it was offered.
+            Whether they are dealt with; otherwise they are to be taken again when the server is back.
         """
-        bad: list[Refusal] = []
-        judged = False  # the server took a point, so that its refusals mean the points
-        work = _halves(lines)
-        if len(lines) == 1:
-            bad, work = [Refusal(*lines[0], answer.reason)], []
-        while work:
-            part = work.pop()
-            text = b"\n".join(line for _, _, line in part)
-            answer = await self._post(await asyncio.to_thread(gzip.compress, text, 1))
-            if answer.accepted:
-                judged = True
-            elif len(part) > 1:
-                work += _halves(part)
-            else:
-                bad.append(Refusal(*part[0], answer.reason))
-                if not judged and len(bad) == _TRIES_FOR_A_WITNESS:
-                    judged = await self._takes_any(lines)
-                    if not judged:
-                        return None
-        if bad and not judged and not await self._takes_any(lines):
-            return None
-        for refusal in bad[:3]:
-            _log.warning("%s: a point is refused and goes to the dead letters: %s", self._output.name, refusal.reason)
-        return bad
+        try:
+            if sift is None:
+                answer = await self._send(rows, lane)
+                stubborn = len(rows) == 1 and (answer.late or lane.strikes >= _STRIKES)
+                if answer.accepted or not (answer.judged or stubborn):
+                    return answer.accepted
+                lane.strikes = 0
+                lines = await asyncio.to_thread(
+                    lambda: [Line(row.id, i, text) for row in rows for i, text in enumerate(row.text())]
+                )
+                sift = Sift(lines, refused=not (answer.too_large or answer.late))
+            return await self._sift(rows, lane, sift)
+        finally:
+            if self._parked is None or self._parked[0] is not rows:
+                self._taken.difference_update(row.id for row in rows)
 
-    async def _takes_any(self, lines: list[tuple[int, int, bytes]]) -> bool:
-        """Whether the server takes a point that it took before, or any of some of these."""
-        offers = [line for _, _, line in random.sample(lines, min(len(lines), _TRIES_FOR_A_WITNESS))]
+    async def _send(self, rows: list[Row], lane: _Lane) -> Answer:
+        body, size = gzip_of(rows), sum(row.raw_bytes for row in rows)
+        if lane.budget:
+            await lane.budget.spend(len(body))
+        if not self._open.is_set():
+            return Answer(0, "")  # the rows may not be the newest any more when it opens
+        began = time.monotonic()
+        answer = await self._post(body)
+        share = (time.monotonic() - began) / self._output.timeout
+        smaller = max(min(self._limit, size) // 2, _LEAST_REQUEST)
+        if answer.too_large:
+            self._limit = self._ceiling = smaller
+        elif answer.late or (answer.accepted and share > _LATE_SHARE):
+            self._limit = smaller
+        elif answer.accepted and share < _QUICK_SHARE:
+            self._limit = min(2 * self._limit, self._ceiling)
+        if answer.accepted:
+            self._witness = rows[-1]
+            lane.strikes = 0
+            await self._delivered(rows, [])
+        elif not answer.judged:
+            lane.strikes += 1
+        return answer
+
+    async def _sift(self, rows: list[Row], lane: _Lane, sift: Sift) -> bool:
+        """Sends the points in parts until those that are refused are alone."""
+        deadline = time.monotonic() + 2 * self._output.flush_interval
+        failed = 0
+        while lines := sift.offer():
+            if lane is self._fresh and self._parked is None and time.monotonic() > deadline:
+                self._parked = rows, sift
+                self._old.set()
+                return True
+            body = await asyncio.to_thread(_packed, lines)
+            if lane.budget:
+                await lane.budget.spend(len(body))
+            await self._opened()
+            answer = await self._post(body)
+            alone = len(lines) == 1
+            if answer.accepted:
+                sift.accepted()
+            elif answer.refused or (answer.too_large and alone):
+                if alone and not sift.judged and not await self._takes_any(sift.some(_TRIES_FOR_A_WITNESS)):
+                    trouble = f"refuses every point, so the fault may be the server's: {answer.reason}"
+                    self._shut(trouble, self._delay(slow=True))
+                    return False
+                sift.judged = sift.judged or alone
+                sift.refused(answer.reason)
+            elif answer.too_large or (answer.late and not alone):
+                sift.too_large()
+            else:
+                failed += 1
+                if failed < _STRIKES:
+                    continue
+                sift.refused(None)
+            failed = 0
+        await self._sifted(rows, sift)
+        return True
+
+    async def _sifted(self, rows: list[Row], sift: Sift) -> None:
+        for line, reason in sift.bad[:3]:
+            _log.warning(
+                "%s: a point is refused and goes to the dead letters: %s",
+                self._output.name,
+                reason,
+                extra={"row": line.row},
+            )
+        stuck = {line.row for line in sift.stuck}
+        if stuck:
+            self._stuck |= stuck
+            asyncio.get_running_loop().call_later(_STUCK_DELAY, self._unstick, stuck)
+            _log.error(
+                "%s: the server fails at %d points, which wait; the others go on", self._output.name, len(sift.stuck)
+            )
+        await self._delivered(
+            [row for row in rows if row.id not in stuck],
+            [Refusal(*line, reason) for line, reason in sift.bad if line.row not in stuck],
+        )
+
+    def _unstick(self, rows: set[int]) -> None:
+        self._stuck -= rows
+        self._old.set()
+
+    async def _takes_any(self, offers: list[Line]) -> bool:
+        """Whether the server takes a point that it took before, or any of these."""
         if self._witness:
-            offers = [b"\n".join(self._witness.text()), *offers]
+            offers = [Line(0, 0, self._witness.text()[0]), *offers]
         for offer in offers:
-            if (await self._post(gzip.compress(offer, 1))).accepted:
+            await self._opened()
+            if (await self._post(_packed([offer]))).accepted:
                 return True
         return False
 
-    async def _post(self, body: bytes) -> _Answer:
-        """Sends until the server judges the points themselves: accepted, refused or too large."""
-        while True:
-            if self._sender is None:
-                try:
-                    self._sender = _sender(self._output)
-                except OSError as error:  # also ssl.SSLError
-                    trouble = f"[[output]] '{self._output.name}': cannot use tls_ca = {self._output.tls_ca}: {error}"
-                    await self._pause(trouble, self._delay(slow=True))
-                    continue
-            answer = await self._sender.post(body)
-            if answer.accepted:
-                self._recovered()
-                return answer
-            if answer.refused or answer.too_large:
-                return answer
-            slow = answer.status in _MEND or HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST
-            delay = self._delay(slow=slow) if answer.retry_after is None else answer.retry_after
-            await self._pause(self._explained(answer), delay)
+    async def _delivered(self, rows: list[Row], refused: list[Refusal]) -> None:
+        await self._spool.delivered(self._output.name, [row.id for row in rows], refused)
+        self._sent += sum(row.raw_bytes for row in rows)
+        if not self._spool.backlog(self._output.name).rows:
+            self._idle.set()
+
+    # The door, which is shut while the server is away
+
+    async def _opened(self) -> None:
+        """Returns when the server may be asked; whoever waits first asks for it."""
+        while not self._open.is_set():
+            async with self._door:
+                if self._open.is_set():
+                    return
+                await asyncio.sleep(max(self._ask_at - time.monotonic(), 0))
+                await self._probe()
+
+    async def _probe(self) -> None:
+        """Asks with a small request: the newest row, or should the server fail at that one, another."""
+        rows = await self._spool.next_rows(self._output.name, 1, newest_first=self._probes % 3 != 1)
+        if self._witness and (self._probes % 3 == 2 or not rows):  # noqa: PLR2004
+            rows = [self._witness]
+        if not rows:
+            self._open.set()  # nothing is there to ask for
+            return
+        (row,) = rows
+        small = row.raw_bytes <= _LEAST_REQUEST
+        if small:
+            body = gzip_of(rows)
+        else:
+            lines = row.text()
+            most = max(_LEAST_REQUEST * len(lines) // row.raw_bytes, 1)
+            body = gzip.compress(b"\n".join(lines[-most:]), 1)
+        answer = await self._post(body)
+        if answer.judged:
+            self._probes = 0
+            self._open.set()
+        else:
+            self._probes += 1
+        if answer.accepted and small:
+            self._witness = row
+            await self._delivered(rows, [])
+
+    async def _post(self, body: bytes) -> Answer:
+        answer = await self._server.post(body)
+        if answer.accepted:
+            self._recovered()
+        elif not answer.judged:
+            delay = max(self._delay(slow=answer.slow), answer.retry_after or 0.0)
+            if answer.status in _KEYS and await self._server.reread():
+                delay = 0.0
+            self._shut(self._explained(answer), delay)
+        return answer
 
     def _delay(self, *, slow: bool = False) -> float:
         self._failures += 1
-        first, longest = _SLOW_DELAYS if slow else (_FIRST_DELAY, _LONGEST_DELAY)
-        return min(first * 2.0 ** min(self._failures - 1, 16), longest) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        first, longest = _SLOW_DELAYS if slow else (_FIRST_DELAY, min(self._output.flush_interval, _LONGEST_DELAY))
+        delay = min(first * 2.0 ** min(self._failures - 1, 16), longest)
+        return max(delay, _LEAST_DELAY) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
-    async def _pause(self, trouble: str, delay: float) -> None:
+    def _shut(self, trouble: str, delay: float) -> None:
+        if self._open.is_set():
+            self._open.clear()
+            self._outages += 1
+        self._ask_at = max(self._ask_at, time.monotonic() + delay)
+        self._tell(trouble, delay)
+
+    async def _pause(self, trouble: str) -> None:
+        delay = self._delay()
+        self._tell(trouble, delay)
+        await asyncio.sleep(delay)
+
+    def _tell(self, trouble: str, delay: float) -> None:
         now = time.monotonic()
         self._last_error = trouble
         if trouble != self._trouble or now - self._last_log >= _REMIND:
             self._last_log = now
             _log.error("%s: %s; trying again in %.1f s, nothing is lost", self._output.name, trouble, delay)
         self._trouble = trouble
-        if not self._hurry.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), delay)
-        else:
-            await asyncio.sleep(min(delay, _FIRST_DELAY))
 
     def _recovered(self) -> None:
         self._last_success = time.time_ns() // 1_000_000
+        if time.monotonic() < self._ask_at:
+            return  # the other lane was asked to wait
         self._failures = 0
+        self._open.set()
         if self._trouble is not None:
             _log.info("%s: takes points again", self._output.name)
         self._trouble = None
 
-    def _explained(self, answer: _Answer) -> str:
+    def _explained(self, answer: Answer) -> str:
         output = self._output
         first = output.type == "influxdb1"
         match answer.status:
@@ -313,12 +485,14 @@ class Forwarder:
                     f"(influx bucket create --name {output.bucket} --org {output.org}), "
                     "or mend 'bucket', 'org' or 'url'"
                 )
-            case status if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+            case _ if answer.redirected:
                 hint = (
                     "redirects are not followed, since they would take the credentials along: set 'url' to the target"
                 )
             case status if answer.html or HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
                 return f"{output.url} answers {status} but not as InfluxDB does: is a proxy or portal between?"
+            case 0 if answer.ours:
+                return f"[[output]] '{output.name}': {answer.reason}"
             case 0:
                 return f"{output.url} does not answer: {answer.reason}"
             case status:
@@ -326,176 +500,8 @@ class Forwarder:
         return f"{output.url} answers {answer.status} ({answer.reason}): [[output]] '{output.name}': {hint}"
 
 
-def _halves(lines: list[tuple[int, int, bytes]]) -> list[list[tuple[int, int, bytes]]]:
-    middle = len(lines) // 2
-    return [half for half in (lines[middle:], lines[:middle]) if half]
-
-
-# Servers
-
-
-def _sender(output: OutputConfig) -> _Sender:
-    return _InfluxDB2(output) if output.type == "influxdb2" else _InfluxDB1(output)
-
-
-def _tls(output: OutputConfig) -> ssl.SSLContext | bool:
-    """What aiohttp takes as ``ssl``; loading CAs costs megabytes and is left out where nothing is encrypted."""
-    return ssl.create_default_context(cafile=output.tls_ca) if output.url.startswith("https:") else True
-
-
-def _secret(value: SecretStr | None) -> str:
-    return value.get_secret_value() if value else ""
-
-
-def _answer(output: OutputConfig, status: int, body: bytes | str, headers: Mapping[str, str] | None) -> _Answer:
-    headers = headers or {}
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    html = "html" in headers.get("Content-Type", "").lower() or text.lstrip()[:1] == "<"
-    if not html:
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            content = json.loads(text)
-            text = str(content.get("message") or content["error"])
-    for secret in filter(None, (_secret(output.token), _secret(output.password))):
-        text = text.replace(secret, "********")
-    reason = " ".join(text.split())[:_REASON_LENGTH]
-    return _Answer(status, reason, _retry_after(headers.get("Retry-After")), html)
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Seconds from a number or a date (RFC 9110, 10.2.3); None for anything else."""
-    seconds = math.nan
-    if text:
-        with suppress(ValueError):
-            seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        with suppress(ValueError):
-            seconds = float(text)
-    return None if math.isnan(seconds) else min(max(seconds, _FIRST_DELAY), _LONGEST_RETRY_AFTER)
-
-
-def _no_answer(error: Exception) -> _Answer:
-    if isinstance(error, TimeoutError):
-        return _Answer(0, "time is up")
-    return _Answer(0, str(error) or type(error).__name__)
-
-
-_NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
-
-
-class _InfluxDB1:
-    """InfluxDB 1.x, ``POST /write``."""
-
-    def __init__(self, output: OutputConfig) -> None:
-        self._output = output
-        self._headers = {"Content-Encoding": "gzip", "Content-Type": "text/plain; charset=utf-8"}
-        if output.username:
-            login = f"{output.username}:{_secret(output.password)}".encode()
-            self._headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=1, ssl=_tls(output)),
-            timeout=aiohttp.ClientTimeout(total=output.timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-
-    async def post(self, body: bytes) -> _Answer:
-        try:
-            async with self._session.post(
-                f"{self._output.url.rstrip('/')}/write",
-                params={"db": self._output.database, "precision": "ms"},
-                data=body,
-                headers=self._headers,
-                allow_redirects=False,
-            ) as response:
-                text = await response.content.read(_ANSWER_BYTES)
-                return _answer(self._output, response.status, text, response.headers)
-        except _NETWORK_ERRORS as error:
-            return _no_answer(error)
-
-    async def close(self) -> None:
-        await self._session.close()
-
-
-class _InfluxDB2:
-    """InfluxDB 2, 3, 1.8+, VictoriaMetrics and the city view, ``POST /api/v2/write`` by influxdb-client."""
-
-    def __init__(self, output: OutputConfig) -> None:
-        with _only_what_is_needed("influxdb_client", "client", "service", "domain"):
-            rest: Any = importlib.import_module("influxdb_client.rest")
-            configuration: Any = importlib.import_module("influxdb_client.configuration").Configuration()
-            api: Any = importlib.import_module("influxdb_client._async.api_client")
-            service: Any = importlib.import_module("influxdb_client.service.write_service")
-        self._output = output
-        self._error: type[Exception] = rest.ApiException
-        configuration.host = output.url.rstrip("/")
-        configuration.timeout = output.timeout * 1000
-        configuration.ssl_context = _tls(output)
-        configuration.connection_pool_maxsize = 1
-        token = _secret(output.token)
-        self._client = api.ApiClientAsync(
-            configuration,
-            header_name="Authorization" if token else None,
-            header_value=f"Token {token}",
-            allow_redirects=False,
-            client_session_kwargs={"cookie_jar": aiohttp.DummyCookieJar()},
-        )
-        self._service = service.WriteService(self._client)
-
-    async def post(self, body: bytes) -> _Answer:
-        try:
-            await self._service.post_write_async(
-                self._output.org, self._output.bucket, body, precision="ms", content_encoding="gzip"
-            )
-        except self._error as error:
-            response: Any = error  # ApiException
-            return _answer(self._output, response.status or 0, response.body or b"", response.headers)
-        except _NETWORK_ERRORS as error:
-            return _no_answer(error)
-        last = self._client.last_response
-        return _answer(self._output, last.status, last.data, last.getheaders())
-
-    async def close(self) -> None:
-        await self._client.close()
-
-
-class _Package(types.ModuleType):
-    """A package whose ``__init__`` runs when something is asked of it that only the ``__init__`` can give."""
-
-    __spec__: ModuleSpec
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the package has
-        if name.startswith("__") or self.__dict__.get("_executed"):
-            msg = f"module {self.__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
-        self._executed = True
-        if self.__spec__.loader:
-            self.__spec__.loader.exec_module(self)
-        return getattr(self, name)
-
-
-@contextmanager
-def _only_what_is_needed(package: str, *subpackages: str) -> Iterator[None]:
-    """Imports modules of influxdb-client without the 300 of the whole API, which cost 13 MB and seconds on a Pi.
-
-    What else is imported from the package later works as ever.
-    """
-    if package not in sys.modules:
-        for name in (package, *(f"{package}.{sub}" for sub in subpackages)):
-            spec = importlib.util.find_spec(name)
-            if spec is None:
-                msg = f"No module named {name!r}"
-                raise ModuleNotFoundError(msg, name=name)
-            module = _Package(name)
-            module.__spec__ = spec
-            module.__path__ = list(spec.submodule_search_locations or [])
-            module.__file__ = spec.origin
-            sys.modules[name] = module
-        root = sys.modules[package]
-        for sub in subpackages:
-            setattr(root, sub, sys.modules[f"{package}.{sub}"])
-        root.__dict__["VERSION"] = importlib.import_module(f"{package}.version").VERSION
-        for name in ("signin", "signout"):
-            service = importlib.import_module(f"{package}.service.{name}_service")
-            root.__dict__[f"{name.title()}Service"] = getattr(service, f"{name.title()}Service")
-    yield
+def _packed(lines: list[Line]) -> bytes:
+    return gzip.compress(b"\n".join(line.text for line in lines), 1)
 
 
 __all__ = ["Forwarder"]
