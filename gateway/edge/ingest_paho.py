@@ -46,6 +46,8 @@ class PahoIngest(Ingest):
                 await asyncio.to_thread(link.client.connect, self._config.host, self._config.port, link.keep_alive)
         except ssl.SSLError as error:
             raise explain_tls(error) from error
+        if link.closed.done():  # already: not every broker ends a handshake that it refuses
+            await link.closed
         self._began(link)
         link.serve()
         try:
@@ -87,6 +89,16 @@ class _Client(paho.Client):
             packet["to_process"] -= len(data) - 1  # one byte stays: none would mean that the connection ended
             data = data[:1]
         return data
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        try:
+            return super()._sock_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._sock_recv(1)  # why the broker closed: an alert that came after the handshake
+            raise
 
 
 class _Link:
