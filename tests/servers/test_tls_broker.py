@@ -26,7 +26,8 @@ class Certificates:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ca = trustme.CA()
-        self.ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+        for name in ("ca.pem", "trusted.pem"):  # the broker's and the gateway's
+            self.ca.cert_pem.write_to_path(str(folder / name))
         self.issue("server", "127.0.0.1")
         self.issue("client", "gw-test")
         self.issue("sensor", "n-1")
@@ -44,7 +45,7 @@ class Certificates:
 
     def settings(self, port: int, **more: object) -> dict[str, object]:
         """TLS settings of the ingest."""
-        files = {"tls_ca": "ca.pem", "tls_cert": "client.pem", "tls_key": "client.key"}
+        files = {"tls_ca": "trusted.pem", "tls_cert": "client.pem", "tls_key": "client.key"}
         return {"port": port, "tls": True, **{key: self.folder / name for key, name in files.items()}, **more}
 
     @contextlib.contextmanager
@@ -202,10 +203,9 @@ async def test_a_wrong_certificate_is_told_with_what_to_do_and_tried_again(  # n
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF_CAP", 0.2)
     values, folder = certificates.settings(broker.port), certificates.folder
-    right = folder.joinpath("ca.pem").read_bytes()
     match fault:
         case "wrong CA":
-            trustme.CA().cert_pem.write_to_path(str(folder / "ca.pem"))
+            trustme.CA().cert_pem.write_to_path(str(folder / "trusted.pem"))
         case "expired":
             certificates.issue("client", "gw-test", days=-1)
         case "foreign":
@@ -222,7 +222,7 @@ async def test_a_wrong_certificate_is_told_with_what_to_do_and_tried_again(  # n
     assert {record.levelno for record in errors} == {logging.ERROR}
     assert all(reason in record.message for record in errors), [record.message for record in errors]
     if fault != "none":  # mended, it connects by itself
-        (folder / "ca.pem").write_bytes(right)
+        certificates.ca.cert_pem.write_to_path(str(folder / "trusted.pem"))
         certificates.issue("client", "gw-test")
         await until(lambda: ingest.connected)
     await ingest.close()
