@@ -1,34 +1,45 @@
 """Decode: topics and payloads to columns of readings, by the declared sources.
 
-What cannot be read becomes a dead letter with its reason and its bytes; it never stops the stream. A message whose
-bytes were seen on the same topic a moment ago, with a time of its own, is a redelivery and is counted as a duplicate.
+What cannot be read becomes a dead letter with its reason and its bytes; it never stops the stream. A message that is
+known already, by its topic and its bytes, is a duplicate if it has a time of its own, or if the broker says that it is
+sent again. What is known is what :meth:`Decoder.remember` was told: a batch that was never committed is not.
 """
 
 import difflib
-import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from functools import lru_cache
+from itertools import chain, compress
+from math import nan
 
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
-from gateway.config import SourceConfig
-from gateway.edge.batch import DeadLetter, RawBatch
+from gateway.config import ClockConfig, LimitsConfig, SourceConfig
+from gateway.edge.batch import Boot, DeadLetter, Held, RawBatch
 from gateway.edge.inspect import Reason
-from gateway.edge.readings import Channels, Ints, Readings, Sensor, Shape
+from gateway.edge.limits import Flood
+from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
 from gateway.edge.units import UnitError, conversion
-from sensors.formats.json import Json, PayloadError, Sample
+from sensors.formats.json import Json, PayloadError, plain
 from sensors.kinds import Kind
 
 UNMATCHED = "unmatched"
 """The source, on the ledger, of messages whose topic no source declares."""
 _REMEMBERED = 16384  # messages a generation; two generations outlast any window of unacknowledged messages
-_MOST_TOPICS = 100_000
+_MOST_REFUSED = 1024  # topics; a flood of further ones is looked at anew
+_MOST_SCATTERED = 16384
 _IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 _QUANTITY = re.compile(r"(?!time$)[^\W\d][\w.-]{0,63}(?<!_qc)")
-_DAY = 86_400_000  # ms
 _LATEST = 9_223_372_036_854  # 2262-04-11, ms; the last that InfluxDB can store
-_TIME_SCALES = ((1e11, 1e3), (1e14, 1.0), (1e17, 1e-3), (math.inf, 1e-6))  # below: s, ms, µs, ns
+_UNTIMED, _IMPOSSIBLE = -1, -2  # in place of a time
+_SCALE_BOUNDS = np.array([1e11, 1e14, 1e17])
+_SCALES = np.array([1e3, 1.0, 1e-3, 1e-6])  # below the first bound: s; then ms, µs, ns
+_LIMITS, _CLOCK = LimitsConfig(), ClockConfig()
 
 
 class SourceError(Exception):
@@ -41,13 +52,14 @@ class Source:
     def __init__(self, config: SourceConfig, kinds: Mapping[str, Kind]) -> None:
         self.config = config
         self.format = Json(config.time, config.rename)
+        self.sensors: dict[str, Sensor] = {}  # by prefix
         levels = [_level(level) for level in config.topic.split("/")]
         self.filter = "/".join(
             "#" if level == "#" else "+" if level.startswith("{") else level for level in config.topic.split("/")
         )
         self.pattern = re.compile("/".join(levels).replace("/.*", "(?:/.*)?"), re.DOTALL)
         if config.kind is not None and config.kind not in kinds:
-            msg = f"source '{config.name}': {_unknown_kind(config.kind, kinds)}"
+            msg = f"source '{config.name}': {_unknown_kind(config.kind, tuple(kinds))}"
             raise SourceError(msg)
 
 
@@ -57,10 +69,38 @@ def _level(level: str) -> str:
     return {"+": "[^/]+", "#": ".*"}.get(level, re.escape(level))
 
 
-def _unknown_kind(kind: str, kinds: Mapping[str, Kind]) -> str:
+@lru_cache(1024)
+def _unknown_kind(kind: str, kinds: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(kind, kinds, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(kinds))}."
     return f"unknown kind '{kind}'; {hint} A new kind is a file {kind}.toml in gateway.kinds_dir"
+
+
+@dataclass(slots=True)
+class _Messages:
+    """The messages of a batch that are still under way, in columns."""
+
+    places: list[int] = field(default_factory=list)
+    sensors: list[Sensor] = field(default_factory=list)
+    layouts: list[Layout] = field(default_factory=list)
+    firsts: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    fields: list[dict[str, float]] = field(default_factory=list)
+    problems: dict[int, tuple[Sensor, Sequence[str]]] = field(default_factory=dict)  # by place; of what is left out
+
+    def size(self, row: int) -> int:
+        """How many readings a message stands for on the ledger."""
+        values = sum(value == value for value in self.fields[row].values())  # noqa: PLR0124 - not NaN
+        place = self.places[row]
+        return values + (len(self.problems[place][1]) if place in self.problems else 0)
+
+    def drop(self, rows: set[int]) -> None:
+        """Takes messages out."""
+        for row in rows:
+            self.problems.pop(self.places[row], None)
+        keep = [row not in rows for row in range(len(self.places))]
+        for column in (self.places, self.sensors, self.layouts, self.firsts, self.times, self.fields):
+            column[:] = compress(column, keep)  # type: ignore[arg-type]
 
 
 class Decoder:
@@ -71,182 +111,371 @@ class Decoder:
         kinds: Kinds by name.
         gateway: The gateway's name, for the tags.
         channels: Where new channels are entered.
+        limits: What no sender gets more of.
+        clock: Which times are believed.
+
+    Attributes:
+        future: Messages whose time was too far ahead.
+        past: Messages whose time was before the earliest that is believed.
+        refused_sensors: Messages of sensors that were one too many.
 
     Raises:
         SourceError: If a source names an unknown kind, or a unit that cannot be converted.
     """
 
-    def __init__(
-        self, sources: Sequence[SourceConfig], kinds: Mapping[str, Kind], gateway: str, channels: Channels
+    def __init__(  # noqa: PLR0913, PLR0917 - the sections of a configuration
+        self,
+        sources: Sequence[SourceConfig],
+        kinds: Mapping[str, Kind],
+        gateway: str,
+        channels: Channels,
+        limits: LimitsConfig = _LIMITS,
+        clock: ClockConfig = _CLOCK,
     ) -> None:
         self.sources = [Source(config, kinds) for config in sources]
-        self._kinds = kinds
+        self.future = self.past = self.refused_sensors = 0
+        self._kinds = tuple(kinds)
         self._gateway = gateway
         self._channels = channels
-        self._topics: dict[str, tuple[Source, Sensor] | str] = {}
-        self._sensors: dict[tuple[str, ...], Sensor] = {}
-        self._conversions: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+        self._limits = limits
+        self._ahead = int(clock.ahead * 1000)
+        self._earliest = int(datetime.combine(clock.earliest, time(), UTC).timestamp() * 1000)
+        self._binds = any(config.sender for config in sources)
+        self._flood = Flood(limits.rate)
+        self._topics: dict[str, Sensor] = {}
+        self._refused: dict[str, tuple[str, str]] = {}  # topic → source on the ledger, and why
+        self._families: dict[tuple[str, str], Family] = {}
+        rules = [NO_RULE]
         for source in self.sources:
             for kind in [source.config.kind] if source.config.kind else kinds:
-                self._conversions[source.config.name, kind] = _conversions(source.config, kinds[kind])
+                of_kind = _rules(source.config, kinds[kind])
+                places = {rule.quantity: place for place, rule in enumerate(of_kind, len(rules))}
+                self._families[source.config.name, kind] = Family(source.config, kind, places, source.format)
+                rules += of_kind
+        channels.rules = Rules(rules)
+        self._scattered: list[list[int]] = []  # channels of layouts that do not lie side by side
+        self._firsts: dict[tuple[int, tuple[str, ...]], int] = {}  # of second layouts, as Sensor.first
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
 
     @property
     def sensors(self) -> int:
         """Number of sensors seen."""
-        return len(self._sensors)
+        return len(self._channels.sensors)
 
-    def decode(self, batch: RawBatch) -> Readings:  # noqa: C901, PLR0915 - the hot loop stays in one piece
-        """Reads a batch; every message ends as readings, as a duplicate, or as dead letters."""
-        sensors: list[Sensor] = []
-        shapes: list[Shape] = []
-        times: list[float] = []
-        received: list[int] = []
-        counts: list[int] = []
-        channels: list[int] = []
-        values: list[float] = []
-        duplicates: dict[str, int] = {}
+    def remember(self, keys: Iterable[int]) -> None:
+        """Makes messages known by their keys, oldest first; to be told when they are committed."""
+        self._seen.update(keys)
+        if len(self._seen) > _REMEMBERED:
+            self._seen, self._seen_before = set(), self._seen
+
+    def decode(self, batch: RawBatch) -> Readings:
+        """Reads a batch; every message ends as readings, as held, as a duplicate, or as dead letters."""
+        if len(self._firsts) > _MOST_SCATTERED:
+            self._forget_layouts()
+        if len(self._refused) > _MOST_REFUSED:
+            self._refused.clear()
         dead: list[DeadLetter] = []
-        topics, seen, seen_before = self._topics, self._seen, self._seen_before
-        for topic, payload, arrival in zip(batch.topics, batch.payloads, batch.received, strict=True):
-            if (found := topics.get(topic)) is None:
-                found = self._find(topic)
-            if isinstance(found, str):
-                dead.append(DeadLetter(arrival, UNMATCHED, topic, payload, found))
-                continue
-            source, sensor = found
-            try:
-                sample = source.format.decode(payload)
-            except PayloadError as error:
-                dead.append(DeadLetter(arrival, source.config.name, topic, payload, str(error)))
-                continue
-            time, fields, problems = sample
-            observed = -1.0 if source.config.time else float(arrival)
-            if time == time:  # noqa: PLR0124 - not NaN: the message has a time of its own
-                key = hash(topic) ^ hash(payload)
-                if key in seen or key in seen_before:
-                    duplicates[source.config.name] = duplicates.get(source.config.name, 0) + (len(fields) or 1)
-                    continue
-                if (ms := _milliseconds(time)) is None:
-                    reason = f"{source.config.time}: the time {time!r} is outside 1970..2262"
-                    dead.append(DeadLetter(arrival, source.config.name, topic, payload, reason))
-                    continue
-                observed = ms
-                seen.add(key)
-            if (shape := sensor.shapes.get(tuple(fields))) is None or problems:
-                shape, fields, reasons = self._shape(sensor, sample)
-                dead += [DeadLetter(arrival, source.config.name, topic, payload, reason) for reason in reasons]
-            if not fields:
-                if not sample.values and not problems:
-                    dead.append(DeadLetter(arrival, source.config.name, topic, payload, "no quantity in the payload"))
-                continue
-            times.append(observed)
-            sensors.append(sensor)
-            shapes.append(shape)
-            received.append(arrival)
-            counts.append(len(fields))
-            channels += shape.channels
-            values += fields.values()
-        if len(seen) > _REMEMBERED:
-            self._seen, self._seen_before = set(), seen
-        return self._columns(sensors, shapes, times, received, counts, channels, values, duplicates, dead)
+        messages = self._read(batch, *self._admit(batch, dead), dead)
+        times = _milliseconds(messages.times)
+        keys = [
+            xxh3_64_intdigest(batch.payloads[i], xxh3_64_intdigest(batch.topics[i].encode())) for i in messages.places
+        ]
 
-    def _columns(  # noqa: PLR0913, PLR0917 - the columns themselves
-        self,
-        sensors: list[Sensor],
-        shapes: list[Shape],
-        times: list[float],
-        received: list[int],
-        counts: list[int],
-        channels: list[int],
-        values: list[float],
-        duplicates: dict[str, int],
-        dead: list[DeadLetter],
-    ) -> Readings:
-        channel = np.array(channels, np.int64)
-        value = np.array(values, np.float64)
-        if self._channels.converts:
+        leaving = self._impossible(batch, messages, times, dead)
+        duplicates: Counter[str] = Counter()
+        for row in self._known(batch, messages, times, keys) - leaving:
+            duplicates[messages.sensors[row].family.source] += messages.size(row)
+            leaving.add(row)
+        accepted = keys if not leaving else [key for row, key in enumerate(keys) if row not in leaving]
+        held = [] if batch.boot is None else self._hold(batch, batch.boot, messages, times, leaving)
+        if leaving:
+            messages.drop(leaving)
+            times = np.delete(times, list(leaving))
+        for place, (sensor, problems) in messages.problems.items():
+            dead += [self._letter(batch, place, sensor.family.source, problem) for problem in problems]
+
+        readings = self._columns(batch, messages, times)
+        readings.keys, readings.held, readings.duplicates, readings.dead = accepted, held, dict(duplicates), dead
+        return readings
+
+    def _admit(self, batch: RawBatch, dead: list[DeadLetter]) -> tuple[Sequence[int], list[Sensor]]:
+        """Finds the sensors. What is refused before it is read costs next to nothing."""
+        topics = self._topics
+        found = [topics.get(topic) or self._find(topic) for topic in batch.topics]
+        places: Sequence[int] = range(len(found))
+        sensors = [sensor for sensor in found if sensor]
+        if len(sensors) < len(found):
+            for place in [place for place, sensor in enumerate(found) if not sensor]:
+                source, why = self._refused[batch.topics[place]]
+                self.refused_sensors += why == _too_many(self._limits.sensors, "sensors")
+                dead.append(self._letter(batch, place, source, why))
+            places = [place for place, sensor in enumerate(found) if sensor]
+        if not sensors:
+            return places, sensors
+
+        refused: set[int] = set()
+        first: dict[Sensor, DeadLetter] = {}
+        numbers = [sensor.number for sensor in sensors]
+        for row in self._flood.excess(numbers, self.sensors, batch.received[-1]):
+            refused.add(row)
+            if (letter := first.get(sensors[row])) is None:
+                reason = f"flooding: more than {self._limits.rate:g} messages a second; the first of those left out"
+                first[sensors[row]] = self._letter(batch, places[row], sensors[row].family.source, reason)
+            else:
+                letter.readings += 1
+        dead += first.values()
+        for row, (place, sensor) in enumerate(zip(places, sensors, strict=True)) if self._scrutinise(batch) else ():
+            if row not in refused and (objection := self._objection(batch, place, sensor)):
+                refused.add(row)
+                dead.append(self._letter(batch, place, sensor.family.source, objection))
+        if refused:
+            rows = [row for row in range(len(places)) if row not in refused]
+            return [places[row] for row in rows], [sensors[row] for row in rows]
+        return places, sensors
+
+    def _scrutinise(self, batch: RawBatch) -> bool:
+        return self._binds or max(map(len, batch.payloads)) > self._limits.payload
+
+    def _objection(self, batch: RawBatch, place: int, sensor: Sensor) -> str | None:
+        if (size := len(batch.payloads[place])) > self._limits.payload:
+            return f"the payload has {size} bytes, more than {self._limits.payload}; the rest is cut off"
+        if sensor.family.bound and (sender := batch.senders.get(place)) != sensor.name:
+            named = "names no sender" if sender is None else f"names the sender {sender[:80]!r}"
+            return f"the broker {named}, the topic the sensor {sensor.name!r}"
+        return None
+
+    def _letter(self, batch: RawBatch, place: int, source: str, reason: str) -> DeadLetter:
+        payload = batch.payloads[place][: self._limits.payload]
+        return DeadLetter(batch.received[place], source, batch.topics[place], payload, reason)
+
+    def _read(self, batch: RawBatch, places: Sequence[int], sensors: list[Sensor], dead: list[DeadLetter]) -> _Messages:
+        messages = _Messages()
+        all_payloads = len(places) == len(batch.payloads)
+        payloads = batch.payloads if all_payloads else [batch.payloads[place] for place in places]
+        for place, sensor, plainly in zip(places, sensors, plain(payloads), strict=True):
+            form, observed = sensor.family.format, nan
+            problems: tuple[str, ...] = ()
+            if (fields := plainly) is None:
+                try:
+                    observed, fields, problems = form.decode(batch.payloads[place])
+                except PayloadError as error:
+                    dead.append(self._letter(batch, place, sensor.family.source, str(error)))
+                    continue
+            else:
+                if form.time is not None:
+                    observed = fields.pop(form.time, nan)
+                if form.rename:
+                    fields = {form.rename.get(name, name): value for name, value in fields.items()}
+            if problems or tuple(fields) != sensor.names:
+                problems = (*problems, *self._lay_out(sensor, fields))
+                if not fields:
+                    reasons = problems or ("no quantity in the payload",)
+                    dead += [self._letter(batch, place, sensor.family.source, reason) for reason in reasons]
+                    continue
+                if problems:
+                    messages.problems[place] = (sensor, problems)
+            messages.places.append(place)
+            messages.sensors.append(sensor)
+            messages.layouts.append(sensor.layout)
+            messages.firsts.append(sensor.first)
+            messages.times.append(observed)
+            messages.fields.append(fields)
+        return messages
+
+    def _impossible(self, batch: RawBatch, messages: _Messages, times: Ints, dead: list[DeadLetter]) -> set[int]:
+        """Rows of messages whose own time cannot be stored; they are dead letters."""
+        rows = set(np.flatnonzero(times == _IMPOSSIBLE).tolist())
+        for row in rows:
+            family = messages.sensors[row].family
+            reason = f"{family.format.time}: the time {messages.times[row]!r} is outside 1970..2262"
+            dead.append(self._letter(batch, messages.places[row], family.source, reason))
+        return rows
+
+    def _known(self, batch: RawBatch, messages: _Messages, times: Ints, keys: list[int]) -> set[int]:
+        """Rows of messages that are no new ones."""
+        timed = times >= 0
+        rows = set()
+        if batch.retained:  # without a time of its own there is no telling of when it is
+            rows = {row for row, place in enumerate(messages.places) if place in batch.retained and not timed[row]}
+        met: set[int] = set(keys)
+        if len(met) == len(keys) and met.isdisjoint(self._seen) and met.isdisjoint(self._seen_before):
+            return rows
+        met.clear()
+        for row, key in enumerate(keys):
+            if not (key in met or key in self._seen or key in self._seen_before):
+                met.add(key)
+            elif timed[row] or messages.places[row] in batch.redelivered:
+                rows.add(row)
+        return rows
+
+    def _hold(self, batch: RawBatch, boot: Boot, messages: _Messages, times: Ints, leaving: set[int]) -> list[Held]:
+        """Messages that wait for the clock, as they came; they leave the batch."""
+        held = []
+        for row in np.flatnonzero(times == _UNTIMED).tolist():
+            if row in leaving:
+                continue
+            place = messages.places[row]
+            source = messages.sensors[row].family.source
+            moment = batch.received[place] - boot.offset
+            held.append(
+                Held(
+                    source, batch.topics[place], batch.payloads[place], messages.size(row), boot.id, moment, boot.floor
+                )
+            )
+            leaving.add(row)
+        return held
+
+    def _columns(self, batch: RawBatch, messages: _Messages, times: Ints) -> Readings:
+        received = np.array([batch.received[place] for place in messages.places], np.int64)
+        reason = np.zeros(len(times), np.int16)
+        for row in np.flatnonzero(times == _UNTIMED).tolist():
+            sensor = messages.sensors[row]
+            times[row] = sensor.arrive(int(received[row]))
+            reason[row] = 0 if sensor.family.format.time is None else Reason.NO_TIME.value
+            if batch.estimated:
+                reason[row] |= Reason.CLOCK.value
+        if batch.boot is None:
+            future = times > received + self._ahead
+            reason[future] |= Reason.FUTURE.value
+            self.future += int(future.sum())
+        past = times < self._earliest
+        reason[past] |= Reason.PAST.value
+        self.past += int(past.sum())
+        self._flood.note([sensor.number for sensor in messages.sensors], times)
+
+        count = np.fromiter(map(len, messages.fields), np.int64, len(messages.fields))
+        starts = np.cumsum(count) - count
+        values = int(count.sum())
+        first = np.array(messages.firsts, np.int64)
+        channel = np.repeat(first - starts, count) + np.arange(values)
+        for row in np.flatnonzero(first < 0).tolist():
+            channel[starts[row] : starts[row] + count[row]] = self._scattered[-1 - messages.firsts[row]]
+        rule = self._channels.rule[channel]
+        value = np.fromiter(chain.from_iterable(fields.values() for fields in messages.fields), np.float64, values)
+        if self._channels.rules.converts:
             with np.errstate(over="ignore"):
-                value = value * self._channels.factor[channel] + self._channels.offset[channel]
+                value = value * self._channels.rules.factor[rule] + self._channels.rules.offset[rule]
             np.clip(value, -sys.float_info.max, sys.float_info.max, out=value)  # line protocol has no infinity
-        sent = np.array(times, np.float64).astype(np.int64)
-        arrived = np.array(received, np.int64)
-        untimed = sent < 0
-        count = np.array(counts, np.int64)
-        observed: Ints = np.where(untimed, arrived, sent)
-        reason = untimed * Reason.NO_TIME.value | (observed > arrived + _DAY) * Reason.FUTURE.value
         return Readings(
-            sensors=sensors,
-            shapes=shapes,
-            times=observed,
-            starts=np.cumsum(count) - count,
+            sensors=messages.sensors,
+            layouts=messages.layouts,
+            times=times,
+            starts=starts,
             channel=channel,
-            time=np.repeat(observed, count),
+            rule=rule,
+            time=np.repeat(times, count),
             value=value,
-            flag=np.zeros(len(value), np.uint8),
-            reason=np.repeat(reason.astype(np.int64), count),
-            duplicates=duplicates,
-            dead=dead,
+            flag=np.zeros(values, np.uint8),
+            reason=np.repeat(reason, count),
         )
 
-    def _find(self, topic: str) -> tuple[Source, Sensor] | str:
-        found: tuple[Source, Sensor] | str = "no declared source has a topic like this one"
+    def _find(self, topic: str) -> Sensor | None:
+        """The sensor of a topic that was not seen lately; if there is none, the reason is in ``_refused``."""
+        if topic in self._refused:
+            return None
+        found: Sensor | tuple[str, str] = (UNMATCHED, "no declared source has a topic like this one")
         for source in self.sources:
             if (match := source.pattern.fullmatch(topic)) is not None:
                 found = self._place(source, match.groupdict())
                 break
-        if len(self._topics) < _MOST_TOPICS:
-            self._topics[topic] = found
+        if isinstance(found, tuple):
+            self._refused[topic] = found
+            return None
+        if len(self._topics) >= 2 * self._limits.sensors:  # a source may have many topics of one sensor
+            self._topics.clear()
+        self._topics[topic] = found
         return found
 
-    def _place(self, source: Source, levels: dict[str, str]) -> tuple[Source, Sensor] | str:
+    def _place(self, source: Source, levels: dict[str, str]) -> Sensor | tuple[str, str]:
         config = source.config
         names = {key: levels.get(key) or getattr(config, key) for key in ("kind", "site", "sensor")}
         for key, name in names.items():
             if not _IDENTIFIER.fullmatch(name):
-                return (
+                return UNMATCHED, (
                     f"the {key} {name[:80]!r} in the topic may hold letters, digits, '.', '-' and '_' only, 64 at most"
                 )
         kind, site, name = names["kind"], names["site"], names["sensor"]
-        if kind not in self._kinds:
-            return _unknown_kind(kind, self._kinds)
-        identity = (config.name, kind, site, name)  # another source may convert other units
-        if (sensor := self._sensors.get(identity)) is None:
-            prefix = f"{kind},gateway={self._gateway},sensor={name},site={site}"
-            sensor = Sensor(config.name, kind, site, name, prefix, self._conversions[config.name, kind])
-            self._sensors[identity] = sensor
-        return source, sensor
+        if (family := self._families.get((config.name, kind))) is None:
+            return UNMATCHED, _unknown_kind(kind, self._kinds)
+        prefix = f"{kind},gateway={self._gateway},sensor={name},site={site}"
+        if (sensor := source.sensors.get(prefix)) is None:
+            if self.sensors >= self._limits.sensors:
+                return config.name, _too_many(self._limits.sensors, "sensors")
+            sensor = Sensor(family, sys.intern(site), name, prefix, self.sensors)
+            source.sensors[prefix] = sensor
+            self._channels.sensors.append(sensor)
+        return sensor
 
-    def _shape(self, sensor: Sensor, sample: Sample) -> tuple[Shape, dict[str, float], list[str]]:
-        problems = list(sample.problems)
-        fields = {}
-        for name, value in sample.values.items():
-            if _QUANTITY.fullmatch(name):
-                fields[name] = value
-            else:
-                problems.append(f"{name[:80]!r} is no name for a quantity")
-        names = tuple(fields)
-        if (shape := sensor.shapes.get(names)) is None:
-            rules = self._kinds[sensor.kind].quantities
-            indices = [self._channels.get(sensor, name, rules.get(name)).index for name in names]
-            columns = ",".join(f"{name}=%r,{name}_qc=1i" for name in names)
-            shape = Shape(names, indices, f"{sensor.prefix} {columns} %d")
-            sensor.shapes[names] = shape
-        return shape, fields, problems
+    def _lay_out(self, sensor: Sensor, fields: dict[str, float]) -> list[str]:
+        """Turns a sensor to the layout of a message; takes out what cannot be stored, and says why."""
+        reasons = []
+        if tuple(fields) not in sensor.family.layouts:
+            for name in [name for name in fields if not _QUANTITY.fullmatch(name)]:
+                del fields[name]
+                reasons.append(f"{name[:80]!r} is no name for a quantity")
+        if tuple(fields) != sensor.home.names and (sensor.number, tuple(fields)) not in self._firsts:
+            for name in self._enter(sensor, tuple(fields)):
+                del fields[name]
+                reasons.append(f"{name}: {_too_many(self._limits.quantities, 'quantities of one sensor')}")
+        if fields:
+            sensor.layout = sensor.family.layout(tuple(fields))
+            sensor.names = sensor.layout.names
+            sensor.first = self._first(sensor, sensor.names)
+        return reasons
+
+    def _enter(self, sensor: Sensor, names: tuple[str, ...]) -> Sequence[str]:
+        """Enters channels of quantities that are new; returns those that are too many."""
+        most = self._limits.quantities
+        if not sensor.home.names:
+            if names[:most]:
+                sensor.home = sensor.family.layout(names[:most])
+                sensor.base = self._channels.add(sensor, sensor.home.rules)
+            return names[most:]
+        later = sensor.channels or {}
+        new = [name for name in names if name not in sensor.home.names and name not in later]
+        room = most - len(sensor.home.names) - len(later)
+        if added := new[:room]:
+            base = self._channels.add(sensor, [sensor.family.rules.get(name, 0) for name in added])
+            sensor.channels = {**later, **{name: channel for channel, name in enumerate(added, base)}}
+        return new[room:]
+
+    def _first(self, sensor: Sensor, names: tuple[str, ...]) -> int:
+        """The first channel of a layout, if they lie side by side; else where all are, as a negative number."""
+        if names == sensor.home.names:
+            return sensor.base
+        if (first := self._firsts.get((sensor.number, names))) is None:
+            channels = [sensor.channel(name) for name in names]
+            first = channels[0]
+            if channels != list(range(first, first + len(channels))):
+                self._scattered.append(channels)
+                first = -len(self._scattered)
+            self._firsts[sensor.number, names] = first
+        return first
+
+    def _forget_layouts(self) -> None:
+        """A sensor that sends ever other sets of quantities must not fill the memory."""
+        self._firsts.clear()
+        self._scattered.clear()
+        for sensor in self._channels.sensors:
+            sensor.names = None
 
 
-def _milliseconds(time: float) -> float | None:
-    if not time >= 0:
-        return None
-    for bound, scale in _TIME_SCALES:
-        if time < bound:
-            ms = round(time * scale)
-            return ms if ms <= _LATEST else None
-    return None
+def _too_many(most: int, what: str) -> str:
+    return f"more than {most} {what}"
 
 
-def _conversions(config: SourceConfig, kind: Kind) -> dict[str, tuple[float, float]]:
+def _milliseconds(times: list[float]) -> Ints:
+    """Times as sent, in s, ms, µs or ns, told apart by their size."""
+    sent = np.array(times, np.float64)
+    with np.errstate(over="ignore"):
+        scaled = np.rint(sent * _SCALES[np.searchsorted(_SCALE_BOUNDS, sent, side="right")])
+    possible = (sent >= 0) & (scaled <= _LATEST)
+    untimed = np.isnan(sent)
+    return np.where(possible, scaled, np.where(untimed, _UNTIMED, _IMPOSSIBLE)).astype(np.int64)
+
+
+def _rules(config: SourceConfig, kind: Kind) -> list[Rule]:
     conversions = {}
     for name, unit in config.units.items():
         if (quantity := kind.quantities.get(name)) is None:
@@ -259,4 +488,4 @@ def _conversions(config: SourceConfig, kind: Kind) -> dict[str, tuple[float, flo
         except UnitError as error:
             msg = f"source '{config.name}': units.{name}: {error}"
             raise SourceError(msg) from error
-    return conversions
+    return [Rule(name, limits, *conversions.get(name, (1.0, 0.0))) for name, limits in kind.quantities.items()]

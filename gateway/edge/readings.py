@@ -1,61 +1,235 @@
 """The columns that a batch is judged in, and the channels that they refer to.
 
-A *channel* is one quantity of one sensor. Its number is its place in every array of limits and state.
+A *channel* is one quantity of one sensor. Its number is its place in every array of state. What all sensors of a kind
+have in common is kept once: the *rule* of a quantity, and the *layout* of a message.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.edge.batch import DeadLetter
-from sensors.kinds import SEVERITIES, Quantity
+from gateway.config import SourceConfig
+from gateway.edge.batch import DeadLetter, Held
+from sensors.formats.json import Json
+from sensors.kinds import SEVERITIES, Flat, Quantity, Title
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
-GOOD, UNKNOWN, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9
-"""QARTOD flags: good, not evaluated, suspect, fail, missing."""
-
-
-class Channel:
-    """One quantity of one sensor, as declared."""
-
-    __slots__ = ("factor", "index", "kind", "offset", "quantity", "rules", "sensor", "site")
-
-    def __init__(self, index: int, sensor: "Sensor", quantity: str, rules: Quantity | None) -> None:
-        self.index = index
-        self.kind, self.site, self.sensor = sensor.kind, sensor.site, sensor.name
-        self.quantity = quantity
-        self.rules = rules
-        self.factor, self.offset = sensor.conversions.get(quantity, (1.0, 0.0))
+REPEATED, GOOD, UNKNOWN, SUSPECT, FAIL, MISSING = 0, 1, 2, 3, 4, 9
+"""QARTOD flags: good, not evaluated, suspect, fail, missing; and 0 for what is no reading of its own."""
 
 
-class Shape:
-    """The quantities of one sensor's message, in the message's order."""
+class Rule(NamedTuple):
+    """How one quantity of one kind is converted and judged.
 
-    __slots__ = ("channels", "good", "names")
+    Attributes:
+        quantity: Its name.
+        limits: As the kind declares it; None for a quantity that the kind does not know.
+        factor: Stored value = sent value · factor + offset.
+        offset: See *factor*.
+    """
 
-    def __init__(self, names: tuple[str, ...], channels: list[int], good: str) -> None:
+    quantity: str
+    limits: Quantity | None = None
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+NO_RULE = Rule("")
+_ANY = (-math.inf, math.inf)
+_UNLIMITED = Quantity(title=Title(zh="", en="", ko=""), unit="")
+_NEVER_FLAT = Flat.model_construct(suspect=math.inf)
+
+
+class Rules:
+    """All rules as arrays, one element a rule. A limit that a rule does not have is infinite, so no test has to ask.
+
+    Args:
+        rules: The first is the one of quantities that no kind knows.
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        known = [rule.limits or _UNLIMITED for rule in rules]
+        flats = [quantity.flat or _NEVER_FLAT for quantity in known]
+        self.all = rules
+        self.factor = np.array([rule.factor for rule in rules])
+        self.offset = np.array([rule.offset for rule in rules])
+        self.converts = any((rule.factor, rule.offset) != (1.0, 0.0) for rule in rules)
+        self.unjudged = np.array([GOOD if rule.limits else UNKNOWN for rule in rules], np.uint8)
+        self.direction = np.array([quantity.direction for quantity in known])
+        self.fail_low, self.fail_high = np.array([quantity.fail or _ANY for quantity in known]).T
+        self.suspect_low, self.suspect_high = np.array([quantity.suspect or _ANY for quantity in known]).T
+        self.step = _or_infinite(quantity.step for quantity in known)
+        self.flat_suspect = np.array([flat.suspect * 1000 for flat in flats])
+        self.flat_fail = _or_infinite(flat.fail for flat in flats) * 1000
+        self.tolerance = np.array([flat.tolerance for flat in flats])
+        self.tolerates = bool(self.tolerance.any())
+        self.exempt_low = -_or_infinite(None if flat.exempt_below is None else -flat.exempt_below for flat in flats)
+        self.exempt_high = _or_infinite(flat.exempt_above for flat in flats)
+        self.above = np.full((len(rules), len(SEVERITIES)), np.inf)
+        self.below = np.full((len(rules), len(SEVERITIES)), -np.inf)
+        for index, quantity in enumerate(known):
+            for limit in quantity.events:
+                level = SEVERITIES.index(limit.severity)
+                if limit.above is not None:
+                    self.above[index, level] = limit.above
+                if limit.below is not None:
+                    self.below[index, level] = limit.below
+        self.mildest_above = self.above.min(1)
+        self.mildest_below = self.below.max(1)
+
+
+def _or_infinite(values: Iterable[float | None]) -> Floats:
+    return np.array([math.inf if value is None else value for value in values])
+
+
+class Layout:
+    """The quantities of a message in their order, shared by all sensors of a family.
+
+    Attributes:
+        names: Names of the quantities.
+        rules: int32, the rule of each.
+        good: What *template* is asked for when all is well: a flag a quantity.
+    """
+
+    __slots__ = ("_templates", "good", "names", "rules")
+
+    def __init__(self, names: tuple[str, ...], rules: Sequence[int]) -> None:
         self.names = names
-        self.channels = channels
-        self.good = good  # line protocol of an all-good message, as a %-template of its values and its time
+        self.rules = np.array(rules, np.int32)
+        self.good = bytes([GOOD]) * len(names)
+        self._templates: dict[bytes, tuple[str, list[int]]] = {}
+
+    def template(self, flags: bytes) -> tuple[str, list[int]]:
+        """Line protocol of messages with these flags.
+
+        Args:
+            flags: A flag a quantity; 0 where nothing of it is written.
+
+        Returns:
+            A %-template of prefix, values and time, and the places of the values that it takes; empty when the flags
+            leave nothing to write.
+        """
+        if (found := self._templates.get(flags)) is None:
+            fields, places = [], []
+            for place, (name, flag) in enumerate(zip(self.names, flags, strict=True)):
+                if flag in {GOOD, UNKNOWN, SUSPECT}:
+                    fields.append(f"{name}=%s")
+                    places.append(place)
+                if flag != REPEATED:
+                    fields.append(f"{name}_qc={flag}i")
+            if len(self._templates) >= _MOST_TEMPLATES:
+                self._templates.clear()
+            found = self._templates[flags] = (f"%s {','.join(fields)} %d" if fields else "", places)
+        return found
+
+
+NO_LAYOUT = Layout((), ())
+_MOST_TEMPLATES = 64  # of one layout, so that noise cannot fill the memory
+
+
+class Family:
+    """The sensors of one kind in one source: they have payload format, rules and layouts in common.
+
+    Attributes:
+        source: The source's name on the ledger.
+        kind: The kind's name.
+        rules: Quantity → place in ``Channels.rules``.
+        format: Reads the payloads.
+        bound: Whether the broker has to name the sensor as the sender.
+        layouts: By the names of the quantities.
+    """
+
+    __slots__ = ("bound", "format", "kind", "layouts", "rules", "source")
+
+    def __init__(self, source: SourceConfig, kind: str, rules: Mapping[str, int], payloads: Json) -> None:
+        self.source = source.name
+        self.kind = kind
+        self.rules = rules
+        self.format = payloads
+        self.bound = source.sender is not None
+        self.layouts: dict[tuple[str, ...], Layout] = {}
+
+    def layout(self, names: tuple[str, ...]) -> Layout:
+        """The layout of these quantities; most messages have one that is known."""
+        if (layout := self.layouts.get(names)) is None:
+            if len(self.layouts) >= _MOST_LAYOUTS:
+                self.layouts.clear()
+            layout = self.layouts[names] = Layout(names, [self.rules.get(name, 0) for name in names])
+        return layout
+
+
+_MOST_LAYOUTS = 1024  # of one family
+_LONGEST_BURST = 60_000  # ms
 
 
 class Sensor:
-    """One sensor as its topic names it."""
+    """One sensor as its topic names it, and how its last message was laid out.
 
-    __slots__ = ("conversions", "kind", "name", "prefix", "shapes", "site", "source")
+    Attributes:
+        family: Its source and kind.
+        site: Where it is.
+        name: Its name.
+        prefix: Measurement and tags in line protocol.
+        number: Its place in ``Channels.sensors``.
+        home: Layout of its first message.
+        base: Channel of the first quantity of *home*; the others follow.
+        channels: Quantity → channel, of those that came later.
+        layout: Layout of its last message.
+        names: The same as ``layout.names``; None before the first message.
+        first: Channel of the first quantity of *layout*, the others follow; or, if negative, where to find them all.
+    """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a plain record
-        self, source: str, kind: str, site: str, name: str, prefix: str, conversions: Mapping[str, tuple[float, float]]
-    ) -> None:
-        self.source, self.kind, self.site, self.name = source, kind, site, name
-        self.prefix = prefix  # measurement and tags in line protocol
-        self.conversions = conversions
-        self.shapes: dict[tuple[str, ...], Shape] = {}
+    __slots__ = (
+        "_arrived",
+        "base",
+        "channels",
+        "family",
+        "first",
+        "home",
+        "layout",
+        "name",
+        "names",
+        "number",
+        "prefix",
+        "site",
+    )
+
+    def __init__(self, family: Family, site: str, name: str, prefix: str, number: int) -> None:
+        self.family = family
+        self.site, self.name = site, name
+        self.prefix = prefix
+        self.number = number
+        self.home = self.layout = NO_LAYOUT
+        self.names: tuple[str, ...] | None = None
+        self.base = self.first = 0
+        self.channels: dict[str, int] | None = None
+        self._arrived = 0
+
+    def channel(self, name: str) -> int:
+        """The channel of a quantity that was entered."""
+        if name in self.home.names:
+            return self.base + self.home.names.index(name)
+        return (self.channels or {})[name]
+
+    def arrive(self, time: int) -> int:
+        """The time of a message that has none of its own: of its arrival, but no two of a sensor have the same.
+
+        Args:
+            time: Of arrival, ms UTC.
+        """
+        burst = self._arrived - _LONGEST_BURST < time <= self._arrived  # else the clock was set back
+        self._arrived = self._arrived + 1 if burst else time
+        return self._arrived
 
 
 @dataclass(slots=True)
@@ -64,106 +238,68 @@ class Readings:
 
     Attributes:
         sensors: Sensor of each message, [m].
-        shapes: Quantities of each message, [m].
+        layouts: Quantities of each message, [m].
         times: int64[m], observed, ms UTC.
         starts: int64[m], where the values of each message start.
         channel: int64[n].
+        rule: int32[n], place in ``Channels.rules``.
         time: int64[n], observed, ms UTC.
         value: float64[n], in the kind's unit; NaN where missing.
         flag: uint8[n], QARTOD, 0 before *inspect*.
-        reason: int64[n], bit set of ``inspect.Reason``.
+        reason: int16[n], bit set of ``inspect.Reason``.
+        keys: Of the messages read, by which a redelivery is known.
+        held: Messages that wait for the clock.
         duplicates: Source → values of messages that had been seen already.
         dead: What could not be read.
     """
 
     sensors: list[Sensor]
-    shapes: list[Shape]
+    layouts: list[Layout]
     times: Ints
     starts: Ints
     channel: Ints
+    rule: Indices
     time: Ints
     value: Floats
     flag: Bytes
-    reason: Ints
+    reason: npt.NDArray[np.int16]
+    keys: list[int] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
     duplicates: dict[str, int] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
 
 
 class Channels:
-    """All channels and their limits, as arrays that grow by doubling.
-
-    A limit that a channel does not have is infinite, so that no test needs to ask whether there is one.
-    """
+    """All sensors and channels: whose each channel is, and by which rule it is judged."""
 
     def __init__(self) -> None:
-        self.all: list[Channel] = []
-        self._by_name: dict[tuple[str, ...], Channel] = {}
-        self._capacity = 0
-        self.factor = self.offset = np.empty(0)
-        self.fail_low = self.fail_high = self.suspect_low = self.suspect_high = np.empty(0)
-        self.step = self.flat_suspect = self.flat_fail = self.flat_tolerance = np.empty(0)
-        self.exempt_low = self.exempt_high = np.empty(0)
-        self.direction = self.evaluated = np.empty(0, bool)
-        self.above = self.below = np.empty((0, len(SEVERITIES)))
-        self.converts = False
+        self.sensors: list[Sensor] = []
+        self.rules = Rules([NO_RULE])
+        self.rule = np.empty(0, np.int32)
+        self.owner = np.empty(0, np.int32)  # place in `sensors`
+        self._count = 0
 
     def __len__(self) -> int:
         """Number of channels."""
-        return len(self.all)
+        return self._count
 
-    def get(self, sensor: Sensor, quantity: str, rules: Quantity | None) -> Channel:
-        """The channel of a sensor's quantity, made when it is new."""
-        name = (sensor.source, sensor.kind, sensor.site, sensor.name, quantity)
-        if (channel := self._by_name.get(name)) is None:
-            channel = Channel(len(self.all), sensor, quantity, rules)
-            self._by_name[name] = channel
-            self.all.append(channel)
-            self._fill(channel)
-        return channel
+    def add(self, sensor: Sensor, rules: Sequence[int] | Indices) -> int:
+        """Enters channels of a sensor, one a rule.
 
-    def _fill(self, channel: Channel) -> None:
-        index, rules = channel.index, channel.rules
-        if index >= self._capacity:
-            self._grow()
-        self.factor[index], self.offset[index] = channel.factor, channel.offset
-        self.converts = self.converts or (channel.factor, channel.offset) != (1.0, 0.0)
-        if rules is None:
-            return
-        self.evaluated[index] = True
-        self.direction[index] = rules.direction
-        if rules.fail:
-            self.fail_low[index], self.fail_high[index] = rules.fail
-        if rules.suspect:
-            self.suspect_low[index], self.suspect_high[index] = rules.suspect
-        if rules.step is not None:
-            self.step[index] = rules.step
-        if rules.flat is not None:
-            flat = rules.flat
-            self.flat_suspect[index] = flat.suspect * 1000
-            self.flat_fail[index] = np.inf if flat.fail is None else flat.fail * 1000
-            self.flat_tolerance[index] = flat.tolerance
-            self.exempt_low[index] = -np.inf if flat.exempt_below is None else flat.exempt_below
-            self.exempt_high[index] = np.inf if flat.exempt_above is None else flat.exempt_above
-        for limit in rules.events:
-            level = SEVERITIES.index(limit.severity)
-            if limit.above is not None:
-                self.above[index, level] = limit.above
-            if limit.below is not None:
-                self.below[index, level] = limit.below
+        Returns:
+            The first one's number; the others follow.
+        """
+        first, self._count = self._count, self._count + len(rules)
+        if self._count > len(self.rule):
+            self.rule = widened(self.rule, self._count)
+            self.owner = widened(self.owner, self._count)
+        self.rule[first : self._count] = rules
+        self.owner[first : self._count] = sensor.number
+        return first
 
-    def _grow(self) -> None:
-        self._capacity = max(256, 2 * self._capacity)
 
-        def wider(old: npt.NDArray[np.generic], fill: float) -> npt.NDArray[np.generic]:
-            new = np.full((self._capacity, *old.shape[1:]), fill, old.dtype)
-            new[: len(old)] = old
-            return new
-
-        for names, fill in (
-            (("factor",), 1.0),
-            (("offset", "flat_tolerance", "direction", "evaluated"), 0.0),
-            (("fail_low", "suspect_low", "exempt_low", "below"), -np.inf),
-            (("fail_high", "suspect_high", "step", "flat_suspect", "flat_fail", "exempt_high", "above"), np.inf),
-        ):
-            for name in names:
-                setattr(self, name, wider(getattr(self, name), fill))
+def widened(array: npt.NDArray[_Scalar], count: int) -> npt.NDArray[_Scalar]:
+    """A longer copy, with room for half as many again; what is beyond the old elements is undefined."""
+    wider = np.empty(max(256, count + count // 2), array.dtype)
+    wider[: len(array)] = array
+    return wider

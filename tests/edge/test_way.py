@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gateway.config import SourceConfig
+from gateway.config import ClockConfig, LimitsConfig, SourceConfig
 from gateway.edge.batch import Entry, RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
@@ -14,33 +14,53 @@ from gateway.edge.readings import Channels
 from sensors import kinds
 
 NOW = 1_790_000_000_000  # ms, the gateway's clock in these tests
-MINUTE = 60_000
+MINUTE, DAY = 60_000, 86_400_000
+A1 = "city/east/air/a1"
+
+Payload = bytes | Mapping[str, object]
+Message = tuple[str, Payload]
 
 
 class Way:
     """Decode, inspect and encode behind one another, as in the agent."""
 
-    def __init__(self, *sources: SourceConfig) -> None:
+    def __init__(
+        self, *sources: SourceConfig, limits: LimitsConfig | None = None, clock: ClockConfig | None = None
+    ) -> None:
         self.channels = Channels()
-        self.decoder = Decoder(sources or (SourceConfig(),), kinds.builtin(), "gw", self.channels)
+        self.decoder = Decoder(
+            sources or (SourceConfig(),),
+            kinds.builtin(),
+            "gw",
+            self.channels,
+            limits or LimitsConfig(),
+            clock or ClockConfig(),
+        )
         self.inspector = Inspector(self.channels)
 
-    def send(self, messages: Sequence[tuple[str, bytes | Mapping[str, object]]]) -> Entry:
-        payloads = [payload if isinstance(payload, bytes) else json.dumps(payload).encode() for _, payload in messages]
-        count = len(messages)
-        batch = RawBatch([topic for topic, _ in messages], payloads, [NOW] * count)
+    def take(self, batch: RawBatch) -> Entry:
+        """A batch that is committed."""
         readings = self.decoder.decode(batch)
         events = self.inspector.inspect(readings)
-        return encode(readings, events, self.channels, "gw")
+        entry = encode(readings, events, self.channels, "gw")
+        self.decoder.remember(entry.keys)
+        return entry
 
-    def lines(self, *payloads: bytes | Mapping[str, object], topic: str = "city/east/air/a1") -> list[str]:
+    def send(self, messages: Sequence[Message], now: int = NOW) -> Entry:
+        return self.take(raw(messages, now))
+
+    def lines(self, *payloads: Payload, topic: str = "city/east/air/a1") -> list[str]:
         return self.send([(topic, payload) for payload in payloads]).lines.decode().splitlines()
 
     def flags(self, quantity: str, values: Sequence[float], step: int, topic: str = "city/east/air/a1") -> list[int]:
         start = NOW - step * len(values)
         lines = self.lines(*({"ts": start + i * step, quantity: v} for i, v in enumerate(values)), topic=topic)
-        main = [line for line in lines if not line.startswith(("quarantine", "event"))]
-        return [int(line.split(f"{quantity}_qc=")[1][0]) for line in main]
+        return [int(line.split(f"{quantity}_qc=")[1][0]) for line in lines]
+
+
+def raw(messages: Sequence[Message], now: int = NOW) -> RawBatch:
+    payloads = [payload if isinstance(payload, bytes) else json.dumps(payload).encode() for _, payload in messages]
+    return RawBatch([topic for topic, _ in messages], payloads, [now] * len(messages))
 
 
 def total(entry: Entry) -> dict[str, int]:
@@ -76,12 +96,12 @@ def test_times_are_understood_in_every_usual_form(ts: object) -> None:
 
 
 def test_a_failed_value_goes_to_quarantine_and_only_its_flag_to_the_main_measurement() -> None:
-    quarantined, main = Way().lines({"ts": NOW, "pm25": 5000, "pm10": 40})
-    assert quarantined == (
+    entry = Way().send([(A1, {"ts": NOW, "pm25": 5000, "pm10": 40})])
+    assert entry.quarantine.decode() == (
         "quarantine,gateway=gw,kind=air,quantity=pm25,sensor=a1,site=east "
         f'value=5000.0,flag=4i,reason="gross_range+suspect_range" {NOW}'
     )
-    assert main == f"air,gateway=gw,sensor=a1,site=east pm25_qc=4i,pm10=40.0,pm10_qc=1i {NOW}"
+    assert entry.lines.decode() == f"air,gateway=gw,sensor=a1,site=east pm25_qc=4i,pm10=40.0,pm10_qc=1i {NOW}"
 
 
 def test_a_suspect_value_passes_with_its_flag() -> None:
@@ -234,11 +254,32 @@ def test_a_late_reading_is_judged_by_range_only_and_spoils_nothing() -> None:
     assert "temperature_qc=1i" in after
 
 
-def test_another_value_for_the_same_time_is_suspect() -> None:
+def test_another_value_for_the_same_time_is_quarantined_and_the_first_stays_as_it_is() -> None:
     way = Way()
     way.lines({"ts": NOW, "temperature": 20})
-    (line,) = way.lines({"ts": NOW, "temperature": 21})
-    assert "temperature_qc=3i" in line
+    entry = way.send([(A1, {"ts": NOW, "temperature": 21, "humidity": 50})])
+    assert "quantity=temperature" in entry.quarantine.decode()
+    assert 'value=21.0,flag=4i,reason="duplicate_time"' in entry.quarantine.decode()
+    assert entry.lines.decode() == f"air,gateway=gw,sensor=a1,site=east humidity=50.0,humidity_qc=1i {NOW}"
+    assert total(entry) == {"received": 2, "queued": 1, "quarantined": 1, "dead": 0, "duplicate": 0}
+
+
+def test_the_same_reading_in_other_bytes_is_a_duplicate() -> None:
+    way = Way()
+    way.send([(A1, b'{"ts": %d, "temperature": 20}' % NOW)])
+    entry = way.send([(A1, b'{"ts": %d, "temperature": 20.0, "humidity": 50}' % NOW)])
+    assert entry.lines.decode() == f"air,gateway=gw,sensor=a1,site=east humidity=50.0,humidity_qc=1i {NOW}"
+    assert total(entry) == {"received": 2, "queued": 1, "quarantined": 0, "dead": 0, "duplicate": 1}
+    entry = way.send([(A1, {"ts": NOW, "temperature": None, "humidity": 50})])
+    assert (entry.lines, entry.quarantine) == (b"", b""), "not even a flag: the first one's would be overwritten"
+
+
+def test_the_first_of_many_readings_of_one_time_is_the_one_that_counts() -> None:
+    entry = Way().send([(A1, {"ts": NOW, "temperature": value}) for value in (20, 20.0, 21, 22)])
+    assert entry.lines.decode().splitlines() == [
+        f"air,gateway=gw,sensor=a1,site=east temperature=20.0,temperature_qc=1i {NOW}"
+    ]
+    assert total(entry) == {"received": 4, "queued": 1, "quarantined": 2, "dead": 0, "duplicate": 1}
 
 
 def test_many_values_of_one_channel_in_a_batch_are_judged_in_their_order() -> None:
@@ -252,16 +293,16 @@ def test_many_values_of_one_channel_in_a_batch_are_judged_in_their_order() -> No
 def test_an_over_limit_value_is_an_event_and_stays_in_the_main_measurement() -> None:
     way = Way()
     course = [40, 130, 160, 150, 30, 30, 30]
-    lines = way.lines(*({"ts": NOW - (9 - i) * MINUTE, "pm25": v} for i, v in enumerate(course)))
-    events = [line for line in lines if line.startswith("event")]
+    entry = way.send([(A1, {"ts": NOW - (9 - i) * MINUTE, "pm25": v}) for i, v in enumerate(course)])
+    events = entry.events.decode().splitlines()
     assert [line.split("severity=")[1].split(",")[0] for line in events] == ["yellow", "orange", "none"]
     assert len({line.split('id="')[1].split('"')[0] for line in events}) == 1, "one event from its start to its end"
     assert "value=130.0,limit=115.0" in events[0]
-    assert "pm25=160.0,pm25_qc=1i" in "\n".join(lines)
+    assert "pm25=160.0,pm25_qc=1i" in entry.lines.decode()
 
 
 def test_a_failed_value_is_no_event() -> None:
-    assert not [line for line in Way().lines({"ts": NOW, "pm25": 5000}) if line.startswith("event")]
+    assert Way().send([(A1, {"ts": NOW, "pm25": 5000})]).events == b""
 
 
 def test_a_hundred_thousand_topics_without_a_source_do_not_stay_in_memory() -> None:

@@ -40,7 +40,8 @@ def test_whatever_is_sent_the_ledger_is_exact_and_every_line_can_be_stored(messa
         assert counts["received"] == sum(count for fate, count in counts.items() if fate != "received")
         assert min(counts.values()) >= 0
     assert sum(counts["dead"] for counts in entry.counts.values()) == len(entry.dead)
-    if entry.lines:
-        points, errors = parse(entry.lines, "ms")
-        assert not errors
-        assert len(points) == entry.lines.count(b"\n") + 1
+    for lines in (entry.lines, entry.quarantine, entry.events):
+        if lines:
+            points, errors = parse(lines, "ms")
+            assert not errors
+            assert len(points) == lines.count(b"\n") + 1
