@@ -88,7 +88,7 @@ class _Course:
 def _field(stage: Stage) -> tuple[dict[str, Make], list[str]]:
     """Who takes part, and who cannot."""
     makers: dict[str, Make] = {
-        _CITYGATE: lambda folder, port, url: contenders.agent(folder, port, f'url = "{url}"', stage.free_port()),
+        _CITYGATE: lambda folder, port, url: contenders.Agent(folder, port, f'url = "{url}"', stage.free_port()),
         _MINIMAL: contenders.minimal,
         "telegraf": contenders.telegraf,
         "node-red": lambda folder, port, url: contenders.node_red(folder, port, url, stage.free_port()),

@@ -62,14 +62,14 @@ class Report:
     def table(self, topic: str, title: str, rows: list[dict[str, Any]], *notes: str) -> None:
         """Prints a table and keeps its rows for the JSON; what a row says under "_" is for the JSON alone."""
         self._status.stop()
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table()
         names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("_")))
         for name in names:
             words = all(isinstance(row.get(name, ""), str) for row in rows)
             table.add_column(name, justify="left" if words else "right")
         for row in rows:
             table.add_row(*(_shown(row.get(name, "")) for name in names))
-        self._console.print()
+        self._console.print(f"\n[bold]{title}[/bold]", highlight=False)
         self._console.print(table)
         for note in notes:
             self._console.print(note, highlight=False)

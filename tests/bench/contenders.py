@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from tests.bench.load import Plan, publishers
+from tests.bench.load import QUANTITIES, Plan, publishers
 from tests.servers.conftest import Server
 
 TREE = Path(os.environ.get("BENCH_TREE", Path(__file__).parents[2]))
@@ -94,7 +94,7 @@ class Contender:
             os.kill(self.pid, signal.SIGCONT)
 
 
-def agent(folder: Path, broker_port: int, output: str, health_port: int, more: str = "") -> Contender:
+class Agent(Contender):
     """The citygate agent with the settings that it has of its own.
 
     Args:
@@ -102,15 +102,40 @@ def agent(folder: Path, broker_port: int, output: str, health_port: int, more: s
         broker_port: The broker's, on loopback.
         output: Content of its ``[[output]]``.
         health_port: For its health endpoint.
-        more: Further lines of its ``[gateway]``.
     """
-    path = folder / "gateway.toml"
-    path.write_text(
-        f'[gateway]\nid = "bench"\nhealth_port = {health_port}\n{more}\n[mqtt]\nport = {broker_port}\n'
-        f"[[output]]\n{output}\n",
-        "utf-8",
-    )
-    return Contender("citygate", [sys.executable, "-m", "gateway", "run", "-c", str(path)], folder, TREE)
+
+    def __init__(self, folder: Path, broker_port: int, output: str, health_port: int) -> None:
+        path = folder / "gateway.toml"
+        path.write_text(
+            f'[gateway]\nid = "bench"\nhealth_port = {health_port}\n[mqtt]\nport = {broker_port}\n'
+            f"[[output]]\n{output}\n",
+            "utf-8",
+        )
+        super().__init__("citygate", [sys.executable, "-m", "gateway", "run", "-c", str(path)], folder, TREE)
+        self._url = f"http://127.0.0.1:{health_port}/health"
+
+    def state(self) -> dict[str, Any]:
+        """What its health endpoint says; empty while it does not answer."""
+        assert self.pid
+        try:
+            with urlopen(self._url, timeout=10) as answer:  # noqa: S310 - loopback
+                state: dict[str, Any] = json.load(answer)
+        except OSError:
+            return {}
+        return state
+
+    def await_connected(self) -> None:
+        """Waits until it takes messages."""
+        wait(lambda: bool(self.state().get("broker", {}).get("connected")), "the agent's connection to the broker")
+
+    def await_delivered(self, messages: int, seconds: float = 120) -> None:
+        """Waits until the database has what so many messages became."""
+
+        def delivered() -> bool:
+            health = self.state().get("health", {})
+            return bool(health) and health["received"] >= messages * len(QUANTITIES) and health["queued"] == 0
+
+        wait(delivered, "delivery", seconds, pause=0.2)
 
 
 def minimal(folder: Path, broker_port: int, url: str) -> Contender:
