@@ -1,8 +1,10 @@
 """The shipped broker settings, tried on mosquitto itself."""
 
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,6 +160,61 @@ def test_an_account_named_like_a_site_publishes_for_that_site_only(
     assert gateway.messages == [b"ours"]
     gateway.close()
     town.close()
+
+
+@pytest.mark.usefixtures("broker")
+def test_an_account_named_like_a_sensor_publishes_as_that_sensor_only(
+    site: "Site", program: Callable[[str, str], str], broker: subprocess.Popen[bytes]
+) -> None:
+    passwords = site.folder / "credentials/broker/passwords"
+    for name in ("air-01", "air-02"):
+        command = [program("mosquitto_passwd", "mosquitto"), "-b", str(passwords), name, "secret"]
+        subprocess.run(command, check=True, timeout=TIMEOUT, capture_output=True)
+    site.stop(broker)
+    site.start_broker(program("mosquitto", "mosquitto"))
+    gateway = _gateway(site)
+    gateway.subscribe("city/#")
+    for topic in (
+        "city/longgang/air/air-02",
+        "city/longgang/air-01/air-02",
+        "city/air-02/air/air-03",
+        "city/longgang/air/air-01/more",
+        "city/longgang/air-01",
+        "citygate/citygate-gw-1/status",
+    ):
+        _publish_in_vain(site, "air-01", "secret", topic)
+    for name in ("air-01", "air-02"):
+        sensor = Client(site, name, "secret")
+        sensor.publish(f"city/longgang/air/{name}", name)
+        sensor.close()
+    gateway.wait_for(2)
+    assert gateway.messages == [b"air-01", b"air-02"]
+    gateway.close()
+
+
+def test_a_killed_broker_keeps_what_it_had_written_for_an_absent_gateway(
+    site: "Site", broker: subprocess.Popen[bytes], program: Callable[[str, str], str]
+) -> None:
+    gateway = _gateway(site, "citygate-gw-1")
+    gateway.subscribe("city/#")
+    gateway.close()
+    sensor = _sensor(site)
+    sensor.publish("city/longgang/air/air-01", *(str(number) for number in range(300)))
+    broker.send_signal(signal.SIGUSR1)  # writes its database, as it does every minute by itself
+    written = site.folder / "broker-data/mosquitto.db"
+    deadline = time.monotonic() + TIMEOUT
+    while not written.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    sensor.publish("city/longgang/air/air-01", "later")
+    sensor.close()
+    broker.kill()
+    broker.wait()
+    site.start_broker(program("mosquitto", "mosquitto"))
+    gateway = _gateway(site, "citygate-gw-1")
+    gateway.wait_for(300)
+    assert [payload.decode() for payload in gateway.messages] == [str(number) for number in range(300)]
+    gateway.close()
 
 
 def test_messages_for_an_absent_gateway_survive_a_restart_of_the_broker(
