@@ -47,7 +47,9 @@ def columnar(work: list[RawBatch]) -> int:
     size = 0
     for batch in work:
         readings = decoder.decode(batch)
-        size += len(encode(readings, inspector.inspect(readings), channels, "gw").lines)
+        entry = encode(readings, inspector.inspect(readings), channels, "gw")
+        decoder.remember(entry.keys)
+        size += len(entry.lines)
     return size
 
 
