@@ -7,6 +7,7 @@ The values of a batch are put in order of their channels: those of one channel a
 came. What each value is compared with is then found by running maxima over the runs, without a loop over values.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import NamedTuple
@@ -147,6 +148,7 @@ class Inspector:
         self._level: Bytes = np.empty(0, np.uint8)  # of the running event, and how calm it is
         self._calm: Bytes = np.empty(0, np.uint8)
         self._since: dict[int, int] = {}  # when it began
+        self._undo: Callable[[], None] = lambda: None
 
     def inspect(self, readings: Readings) -> list[Event]:  # noqa: PLR0915 - the tests, one after another
         """Flags every value in place. Nothing is changed when it raises.
@@ -154,6 +156,7 @@ class Inspector:
         Returns:
             Events that began, changed in severity, or ended.
         """
+        self._undo = lambda: None
         if not len(readings.channel):
             return []
         self._make_room()
@@ -213,6 +216,7 @@ class Inspector:
         events, courses = self._watch(runs, rule, time, value, newer & (flag == GOOD))
 
         readings.flag[runs.order], readings.reason[runs.order] = flag, reason
+        self._undo = self._restorer(runs.channel, last_time, last_value, still_since, still_value, courses)
         end = latest[runs.tails]
         ever = end >= runs.heads
         self._last_time[runs.channel] = np.where(ever, time[end], last_time)
@@ -227,6 +231,33 @@ class Inspector:
             if not course.level:
                 del self._since[channel]
         return events
+
+    def undo(self) -> None:
+        """Takes the last batch back, as if it had never been inspected."""
+        self._undo()
+        self._undo = lambda: None
+
+    def _restorer(  # noqa: PLR0913, PLR0917 - columns
+        self,
+        channel: Ints,
+        last_time: Ints,
+        last_value: Floats,
+        still_since: Ints,
+        still_value: Floats,
+        courses: Iterable[int],
+    ) -> Callable[[], None]:
+        events = {number: (self._level[number], self._calm[number], self._since.get(number)) for number in courses}
+
+        def restore() -> None:
+            self._last_time[channel], self._last_value[channel] = last_time, last_value
+            self._still_since[channel], self._still_value[channel] = still_since, still_value
+            for number, (level, calm, since) in events.items():
+                self._level[number], self._calm[number] = level, calm
+                self._since.pop(number, None)
+                if since is not None:
+                    self._since[number] = since
+
+        return restore
 
     def _watch(
         self, runs: _Runs, rule: Indices, time: Ints, value: Floats, good: Flags
