@@ -759,12 +759,10 @@ def _salvage(data: bytes, start: int, *, whole: bool = True) -> tuple[mqtt5.Publ
     if head >> 4 != _PUBLISH or qos == 3 or payload > end or (whole and end > len(data)):  # noqa: PLR2004 - reserved
         return None
     topic = data[body + 2 : topic_end].decode(errors="backslashreplace")
-    packet = mqtt5.PublishPacket(
-        topic,
-        data[payload:end],
-        qos=mqtt5.QoS(qos),
-        packet_id=packet_id,
-    )
+    try:
+        packet = mqtt5.PublishPacket(topic, data[payload:end], qos=mqtt5.QoS(qos), packet_id=packet_id)
+    except ValueError:  # a topic of no length, or a packet id of 0
+        return None
     return packet, end - start
 
 
