@@ -19,15 +19,16 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.config import GatewayConfig
-from gateway.edge.batch import Entry
-from gateway.edge.decode import Decoder
+from gateway.edge.batch import DeadLetter, Entry, RawBatch
+from gateway.edge.clock import Clock
+from gateway.edge.decode import UNMATCHED, Decoder
 from gateway.edge.encode import encode, health
 from gateway.edge.forward import Forwarder
 from gateway.edge.health import HealthServer
 from gateway.edge.ingest import Ingest, Mqtt5Ingest
 from gateway.edge.inspect import Inspector
 from gateway.edge.readings import Channels
-from gateway.edge.spool import Spool, SpoolError
+from gateway.edge.spool import Ledger, Spool, SpoolError
 from sensors import kinds
 
 log = logging.getLogger("citygate.agent")
@@ -35,6 +36,7 @@ log = logging.getLogger("citygate.agent")
 _STOP_WITHIN = 9.0  # seconds; service managers kill after ten
 _LAST_FLUSH = 5.0
 _DEAD_LETTERS_LOGGED = 3  # a batch; the rest is in the spool
+_CLOCK_INTERVAL = 1.0
 
 
 class Agent:
@@ -52,11 +54,20 @@ class Agent:
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
         self.channels = Channels()
-        self.decoder = Decoder(config.source, kinds.known(config.gateway.kinds_dir), config.gateway.id, self.channels)
+        known = kinds.known(config.gateway.kinds_dir)
+        self.decoder = Decoder(config.source, known, config.gateway.id, self.channels, config.limits, config.clock)
         self.inspector = Inspector(self.channels)
-        self.spool = Spool(config.spool_path, [output.name for output in config.output], config.spool.max_bytes)
-        self.ingest = _ingest(config, [source.filter for source in self.decoder.sources])
+        self.spool = Spool(
+            config.spool_path,
+            [output.name for output in config.output],
+            config.spool.max_bytes,
+        )
+        self.clock = Clock(config.clock, 0)
+        self.clock.check()
+        self.ingest = _ingest(config, self.decoder, self.clock)
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
+        self._turn = asyncio.Lock()  # one batch at a time goes the way
+        self._alarms: list[str] = []
         self._started = time.monotonic()
         self._stopping = asyncio.Event()
 
@@ -66,7 +77,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         beside = [asyncio.create_task(forwarder.run()) for forwarder in self.forwarders]
-        beside.append(asyncio.create_task(self._report_health()))
+        beside += asyncio.create_task(self._watch_clock()), asyncio.create_task(self._report_health())
         async with HealthServer(self):
             log.info("gateway %s started", self.config.gateway.id, extra={"version": __version__})
             taking = asyncio.create_task(self._take())
@@ -78,7 +89,7 @@ class Agent:
                     await taking
                     await self.ingest.close()
                     beside[-1].cancel()
-                    await self._commit(Entry(self._health()))
+                    await self._commit(self._health())
                     await asyncio.gather(*(forwarder.flush(_LAST_FLUSH) for forwarder in self.forwarders))
             for task in [taking, *beside]:
                 task.cancel()
@@ -98,16 +109,34 @@ class Agent:
 
     async def _take(self) -> None:
         async for batch in self.ingest.batches():
+            async with self._turn:
+                self.clock.date(batch)
+                await self._pass(batch)
+            self.ingest.acknowledge(batch)
+
+    async def _pass(self, batch: RawBatch) -> None:
+        """The way of a batch to the disk; a message that no step can bear is kept apart from the others."""
+        try:
             readings = self.decoder.decode(batch)
             events = self.inspector.inspect(readings)
             entry = encode(readings, events, self.channels, self.config.gateway.id)
-            await self._commit(entry)
-            self.ingest.acknowledge(batch)
-            for letter in entry.dead[:_DEAD_LETTERS_LOGGED]:
-                log.warning("dead letter: %s", letter.reason, extra={"topic": letter.topic, "source": letter.source})
+        except Exception as error:
+            self.inspector.undo()
+            if len(batch.topics) > 1:
+                for half in batch.halves():
+                    await self._pass(half)
+                return
+            log.exception("a message of topic %s cannot be processed", batch.topics[0])
+            entry = _unbearable(batch, error)
+        entry.released = batch.held
+        await self._commit(entry)
+        self.decoder.remember(entry.keys)
+        for letter in entry.dead[:_DEAD_LETTERS_LOGGED]:
+            log.warning("dead letter: %s", letter.reason, extra={"topic": letter.topic, "source": letter.source})
 
     async def _commit(self, entry: Entry) -> None:
         """Appends to the spool, however long it takes: the broker holds what waits behind."""
+        entry.time = self.clock.now() if self.clock.known else None
         wait = 0.5
         while True:
             try:
@@ -115,56 +144,87 @@ class Agent:
             except SpoolError as error:
                 log.error("cannot commit, the broker keeps the messages: %s", error)  # noqa: TRY400 - told by its text
                 await asyncio.sleep(wait)
-                wait = min(2 * wait, 10)
+                wait = min(2 * wait, 2)
             else:
                 return
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await asyncio.sleep(_CLOCK_INTERVAL)
+            self.clock.check()
 
     async def _report_health(self) -> None:
         while True:
             await asyncio.sleep(self.config.gateway.health_interval)
-            await self._commit(Entry(self._health()))
+            await self._commit(self._health())
 
-    def _health(self) -> bytes:
-        return health(self.config.gateway.id, self.measure(), time.time_ns() // 1_000_000)
+    def _health(self) -> Entry:
+        if not self.clock.known:
+            return Entry()  # it would get a wrong time
+        return Entry(sums=health(self.config.gateway.id, self.measure(), self.clock.now()))
 
     def measure(self) -> Mapping[str, float | str]:
         """The agent's own health: the ledger's sums, sizes in bytes, uptime in s."""
         ledger = self.spool.ledger()
         return {
             **ledger.total,
+            "ledger_mismatches": len(self._alarms),
+            "dead_letters": ledger.dead_letters,
+            "dead_letters_dropped": ledger.dead_dropped,
             "spool_bytes": ledger.bytes,
             "disk_free_bytes": shutil.disk_usage(self.config.spool_path.parent).free,
             "rss_bytes": _rss(),
             "cpu_s": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
             "uptime_s": round(time.monotonic() - self._started, 1),
             "sensors": self.decoder.sensors,
+            "sensors_refused": self.decoder.refused_sensors,
             "channels": len(self.channels),
+            "times_future": self.decoder.future,
+            "times_past": self.decoder.past,
+            "clock_known": int(self.clock.known),
             "connected": int(self.ingest.connected),
             "version": __version__,
         }
 
+    def ledger(self) -> Ledger:
+        """Where every reading is."""
+        return self.spool.ledger()
+
     def status(self) -> dict[str, object]:
         """Everything that ``citygate status`` shows."""
+        ledger = self.ledger()
         return {
+            "status": "alarm" if self._alarms else "ok",
+            "alarms": self._alarms,
             "gateway": self.config.gateway.id,
             "broker": {
                 "host": self.config.mqtt.host,
                 "port": self.config.mqtt.port,
                 "connected": self.ingest.connected,
             },
+            "clock": {"known": self.clock.known, "trust": self.config.clock.trust},
             "health": dict(self.measure()),
-            "ledger": self.spool.ledger().sources,
+            "ledger": ledger.sources,
             "outputs": [forwarder.status() for forwarder in self.forwarders],
         }
 
 
-def _ingest(config: GatewayConfig, filters: list[str]) -> Ingest:
+def _ingest(config: GatewayConfig, decoder: Decoder, clock: Clock) -> Ingest:
     mqtt = config.mqtt.model_copy(update={"client_id": config.client_id})
+    filters = [source.filter for source in decoder.sources]
+    senders = frozenset(source.sender for source in config.source if source.sender)
     if mqtt.protocol == "5":
-        return Mqtt5Ingest(mqtt, filters)
+        return Mqtt5Ingest(mqtt, filters, now=clock.now, sender_properties=senders)
     from gateway.edge.ingest_paho import PahoIngest  # noqa: PLC0415 - loaded only for brokers that need it
 
-    return PahoIngest(mqtt, filters)
+    return PahoIngest(mqtt, filters, now=clock.now)
+
+
+def _unbearable(batch: RawBatch, error: Exception) -> Entry:
+    letter = DeadLetter(
+        batch.received[0], UNMATCHED, batch.topics[0], batch.payloads[0], f"cannot be processed: {error!r}"
+    )
+    return Entry(counts={UNMATCHED: {"received": 1, "dead": 1}}, dead=[letter])
 
 
 def _rss() -> int:
@@ -177,4 +237,5 @@ def _rss() -> int:
 
 async def run(config: GatewayConfig) -> None:
     """Runs a gateway until it is told to stop."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the secrets
     await Agent(config).run()

@@ -99,13 +99,15 @@ class Clock:
 
     Attributes:
         known: Whether the time is known; never lost again. False until the first :meth:`check`.
+        boot_id: Names this run of the machine.
         boot: While it is not known, of which run of the machine :meth:`now` tells; otherwise None.
     """
 
     def __init__(self, config: ClockConfig, known_time: int, system: System | None = None) -> None:
         self._system = system = system or System()
         self.known = False
-        self.boot: Boot | None = Boot(system.boot_id(), 0, known_time)
+        self.boot_id = system.boot_id()
+        self.boot: Boot | None = Boot(self.boot_id, 0, known_time)
         self._trust = config.trust
         self._patience = config.patience * 1000
         self._known_time = known_time
