@@ -11,13 +11,16 @@ import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.edge import spool_file
 from gateway.edge.batch import DeadLetter, Entry
-from gateway.edge.spool import FATES, Refusal, Row, Spool, SpoolError, _join_crc, gzip_of
+from gateway.edge.spool import FATES, Refusal, Row, Spool, SpoolError, gzip_of
+from gateway.edge.spool_row import join_crc
 
 NOW = 1_700_000_000_000
 
@@ -33,8 +36,8 @@ def entry(points: int, first: int = 0, *, source: str = "city", **fates: int) ->
 
 
 @asynccontextmanager
-async def opened(path: Path, outputs: Iterable[str] = ("a",), **limits: int) -> AsyncIterator[Spool]:
-    spool = Spool(path, list(outputs), **limits)
+async def opened(path: Path, outputs: Iterable[str] = ("a",), **limits: float) -> AsyncIterator[Spool]:
+    spool = Spool(path, list(outputs), **{"hold": 0, **limits})  # type: ignore[arg-type]
     try:
         yield spool
     finally:
@@ -42,9 +45,12 @@ async def opened(path: Path, outputs: Iterable[str] = ("a",), **limits: int) -> 
 
 
 def assert_exact(spool: Spool) -> None:
-    for counts in spool.ledger().sources.values():
-        assert counts["received"] == sum(counts[fate] for fate in FATES)
-        assert min(counts.values()) >= 0
+    ledger = spool.ledger()
+    assert ledger.mismatches() == []
+    for sources in (ledger.sources, *ledger.outputs.values()):
+        for counts in sources.values():
+            assert counts["received"] == sum(counts[fate] for fate in FATES)
+            assert min(counts.values()) >= 0
 
 
 def texts(rows: list[Row]) -> list[bytes]:
@@ -94,7 +100,7 @@ async def test_a_row_stays_until_every_output_has_it(tmp_path: Path) -> None:
         assert spool.ledger().total["delivered"] == 0
         await spool.delivered("b", [3])
         assert spool.ledger().total["delivered"] == 2
-        assert spool.ledger().outputs["a"]["delivered"] == 4
+        assert spool.ledger().outputs["a"]["city"]["delivered"] == 4
     async with opened(tmp_path / "spool.db", ["b", "c"]) as spool:
         assert [row.id for row in await spool.next_rows("b", 2**20)] == [1, 2]
         assert [row.id for row in await spool.next_rows("c", 2**20)] == [1, 2]
@@ -113,11 +119,10 @@ async def test_a_refused_point_is_a_dead_letter_and_the_rest_is_delivered(tmp_pa
         await spool.delivered("b", [1], [Refusal(1, 2, row.text()[2], "field type conflict")])
         total = spool.ledger().total
         assert (total["delivered"], total["dead"], total["queued"]) == (6, 2, 0)
-        assert spool.ledger().outputs == {
-            "a": {"delivered": 6, "refused": 2},
-            "b": {"delivered": 6, "refused": 2},
-        }
+        for output in "ab":
+            assert spool.ledger().outputs[output]["city"] == spool.ledger().sources["city"]
         letters = await spool.dead_letters()
+        assert [dead.output for dead in letters] == ["b", "a"]
         assert letters[0].payload == row.text()[2]
         assert (letters[0].source, letters[0].reason) == ("city", "field type conflict")
         assert_exact(spool)
@@ -141,7 +146,7 @@ async def test_dead_letters_are_bounded_and_the_dropped_counted(tmp_path: Path) 
             letter = DeadLetter(NOW, "city", "city/x", b"%03d" % i * 50, "not JSON")
             await spool.append(Entry(counts={"city": {"received": 1, "dead": 1}}, dead=[letter]))
         letters = await spool.dead_letters()
-        assert [letter.payload[:3] for letter in letters] == [b"029", b"028", b"027", b"026", b"025", b"024"]
+        assert [dead.payload[:3] for dead in letters] == [b"029", b"028", b"027", b"026", b"025", b"024"]
         assert spool.ledger().dead_letters == 6
         assert spool.ledger().dead_dropped == 24
         assert spool.ledger().total["dead"] == 30
@@ -151,13 +156,13 @@ async def test_on_a_full_disk_nothing_is_kept_and_the_message_says_so(tmp_path: 
     async with opened(tmp_path / "spool.db") as spool:
         await spool.append(entry(10))
         before = spool.ledger()
-        (pages,) = await spool._do(lambda: spool._db.execute("PRAGMA page_count").fetchone())
-        await spool._do(lambda: spool._db.execute(f"PRAGMA max_page_count={pages + 1}").fetchone())
+        (pages,) = await spool._do(lambda: spool._store.db.execute("PRAGMA page_count").fetchone())
+        await spool._do(lambda: spool._store.db.execute(f"PRAGMA max_page_count={pages + 1}").fetchone())
         noise = Entry(os.urandom(50_000).replace(b"\n", b""), counts={"city": {"received": 1, "queued": 1}})
         with pytest.raises(SpoolError, match="the disk is full"):
             await spool.append(noise)
         assert spool.ledger() == before
-        await spool._do(lambda: spool._db.execute("PRAGMA max_page_count=100000").fetchone())
+        await spool._do(lambda: spool._store.db.execute("PRAGMA max_page_count=100000").fetchone())
         assert await spool.append(noise) == 2
         assert_exact(spool)
 
@@ -178,13 +183,22 @@ async def test_a_second_gateway_cannot_open_the_spool(tmp_path: Path) -> None:
             Spool(tmp_path / "spool.db", ["a"])
 
 
-async def test_a_spool_of_another_version_is_left_alone(tmp_path: Path) -> None:
-    async with opened(tmp_path / "spool.db"):
-        pass
-    with sqlite3.connect(tmp_path / "spool.db") as db:
-        db.execute("UPDATE schema_version SET version = 99")
-    db.close()
+async def test_a_spool_of_another_version_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_file, "SCHEMA_VERSION", 99)
+        async with opened(tmp_path / "spool.db") as spool:
+            await spool.append(entry(1))
+    before = (tmp_path / "spool.db").read_bytes()
     with pytest.raises(SpoolError, match="has version 99"):
+        Spool(tmp_path / "spool.db", ["a"])
+    assert (tmp_path / "spool.db").read_bytes() == before
+
+
+async def test_another_database_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "spool.db") as db:
+        db.execute("CREATE TABLE other (a)")
+    db.close()
+    with pytest.raises(SpoolError, match="is no spool"):
         Spool(tmp_path / "spool.db", ["a"])
 
 
@@ -226,7 +240,7 @@ async def test_damage_found_while_running_costs_only_the_damaged_row(tmp_path: P
     async with opened(tmp_path / "spool.db") as spool:
         for i in range(5):
             await spool.append(entry(10, 10 * i))
-        await spool._do(lambda: spool._db.execute(f"UPDATE batch SET {column} WHERE id = 3"))  # noqa: S608
+        await spool._do(lambda: spool._store.db.execute(f"UPDATE batch SET {column} WHERE id = 3"))  # noqa: S608
         rows = await spool.next_rows("a", 2**20)
         assert [row.id for row in rows] == [1, 2, 4, 5]
         assert spool.backlog("a").rows == 4
@@ -241,7 +255,7 @@ from pathlib import Path
 from gateway.edge.spool import Spool
 from tests.edge.test_spool import entry
 async def main():
-    spool = Spool(Path(sys.argv[1]), ["a", "b"], max_bytes=100_000)
+    spool = Spool(Path(sys.argv[1]), ["a", "b"], max_bytes=100_000, hold=0)
     for i in range(100_000):
         print(await spool.append(entry(20, i, duplicate=1)), flush=True)
         if i % 3 == 0:
@@ -290,9 +304,9 @@ def test_joined_rows_are_one_gzip_member(parts: list[bytes]) -> None:
 @given(st.binary(), st.integers(0, 2**34), st.binary())
 @settings(max_examples=50)
 def test_checksums_join_at_any_length(first: bytes, zeros: int, last: bytes) -> None:
-    assert _join_crc(zlib.crc32(first), zlib.crc32(last), len(last)) == zlib.crc32(first + last)
-    once = _join_crc(_join_crc(zlib.crc32(first), 0, zeros), 0, 5)
-    assert once == _join_crc(zlib.crc32(first), 0, zeros + 5)
+    assert join_crc(zlib.crc32(first), zlib.crc32(last), len(last)) == zlib.crc32(first + last)
+    once = join_crc(join_crc(zlib.crc32(first), 0, zeros), 0, 5)
+    assert once == join_crc(zlib.crc32(first), 0, zeros + 5)
 
 
 OPERATIONS = st.lists(
@@ -310,7 +324,7 @@ OPERATIONS = st.lists(
 def test_the_ledger_is_exact_after_any_sequence(operations: list[tuple[object, ...]]) -> None:
     async def play(folder: Path) -> None:
         path = folder / "spool.db"
-        limits = {"max_bytes": 1500, "dead_rows": 3, "dead_bytes": 200}
+        limits: dict[str, Any] = {"max_bytes": 1500, "hold": 0, "dead_rows": 3, "dead_bytes": 200}
         names: str = "ab"
         spool = Spool(path, names, **limits)
         try:
