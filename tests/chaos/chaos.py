@@ -28,7 +28,7 @@ class Plan:
         database_kills: Of the database.
         restarts: Clean ones, of the broker.
         broker_kills: Of the broker; what it held in memory is lost then.
-        pace: What the pauses between two blows are multiplied with.
+        pace: What all times of the schedule but the graces are multiplied with.
     """
 
     seed: int
@@ -188,7 +188,7 @@ class _Chaos:
         else:
             what = f"{strike.part} killed while it stopped"
         self.result.strikes[what] = self.result.strikes.get(what, 0) + 1
-        self._returning[strike.part] = asyncio.create_task(_return(part, strike.away))
+        self._returning[strike.part] = asyncio.create_task(_return(part, strike.away * self._plan.pace))
         self._struck += 1
         self._progress(self._sent * len(QUANTITIES), self._struck)
 
@@ -240,8 +240,7 @@ class _Chaos:
     async def _until(self, condition: Callable[[], Awaitable[bool]], what: str, moving: Callable[[], object]) -> None:
         seen, since = moving(), time.monotonic()
         while True:
-            for part in self._site.parts.values():
-                part.check()
+            self._site.check()
             with contextlib.suppress(OSError):
                 if await condition():
                     return

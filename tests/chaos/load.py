@@ -22,12 +22,16 @@ class Load:
         seed: Of the values.
         messages: How many.
         sensors: Of how many sensors.
+        bulky: Whether to send values of all digits, which do not compress well.
     """
 
-    def __init__(self, seed: int, messages: int, sensors: int = 200) -> None:
+    def __init__(self, seed: int, messages: int, sensors: int = 200, *, bulky: bool = False) -> None:
         self.messages, self.sensors = messages, sensors
         draw = np.random.default_rng(seed)
-        self._tenths = np.stack([draw.integers(1, most, messages) for most in _MOST], axis=1)
+        if bulky:
+            self._values = draw.uniform(1, 50, (messages, len(QUANTITIES)))
+        else:
+            self._values = np.stack([draw.integers(1, most, messages) for most in _MOST], axis=1) / 10
 
     @property
     def readings(self) -> int:
@@ -37,7 +41,7 @@ class Load:
     def message(self, number: int) -> tuple[str, bytes]:
         """Topic and payload."""
         turn, sensor = divmod(number, self.sensors)
-        fields = ",".join(f'"{n}":{v / 10}' for n, v in zip(QUANTITIES, self._tenths[number].tolist(), strict=True))
+        fields = ",".join(f'"{n}":{v!r}' for n, v in zip(QUANTITIES, self._values[number].tolist(), strict=True))
         return f"city/s{sensor % 7}/air/c{sensor}", f'{{"ts":{_START + turn * _STEP},{fields}}}'.encode()
 
     def number(self, topic: str, time: int) -> int:
@@ -69,7 +73,7 @@ class Load:
                 found.append(f"c{sensor}: a time is there twice")
             for number in range(sensor, self.messages, self.sensors):
                 values = stored.pop(_START + number // self.sensors * _STEP, None)
-                sent = (self._tenths[number] / 10).tolist()
+                sent = self._values[number].tolist()
                 if values is None and number not in optional:
                     missing.append(number)
                 elif values not in (None, sent):

@@ -131,17 +131,31 @@ class Site:
         influxd: Path of the database's program.
         output: Further lines of the gateway's output.
         settings: Further tables of the gateway's configuration.
+        broker: Lines in place of those shipped.
     """
 
-    def __init__(self, folder: Path, mosquitto: str, influxd: str, *, output: str = "", settings: str = "") -> None:
+    def __init__(  # noqa: PLR0913 - three programs and their settings
+        self, folder: Path, mosquitto: str, influxd: str, *, output: str = "", settings: str = "", broker: str = ""
+    ) -> None:
         self.folder = folder
-        self.broker = self._broker(mosquitto)
+        self.broker = self._broker(mosquitto, broker)
         self.database = self._database(influxd)
         self.config = folder / "gateway.toml"
         self._output, self._settings = output, settings
         command = [sys.executable, "-m", "gateway", "run", "-c", str(self.config)]
         self.gateway = Part("gateway", command, folder, free_port())
         self.configure(self.broker.port)
+
+    def confine(self, folder: Path, size: str) -> None:
+        """Gives the gateway a small file system of its own, which is gone when it ends.
+
+        Args:
+            folder: Where it is mounted.
+            size: As mount takes it.
+        """
+        mount = f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
+        user = [] if os.geteuid() == 0 else ["--map-root-user"]
+        self.gateway.command = ["unshare", *user, "--mount", "sh", "-c", mount, str(folder), *self.gateway.command]
 
     def __enter__(self) -> Self:
         """Starts the database alone, with an empty database in it."""
@@ -162,6 +176,15 @@ class Site:
     def parts(self) -> dict[str, Part]:
         """By name."""
         return {part.name: part for part in (self.gateway, self.database, self.broker)}
+
+    def check(self) -> None:
+        """Sees to it that everything runs that was started.
+
+        Raises:
+            Broken: If something ended although nobody killed it.
+        """
+        for part in self.parts.values():
+            part.check()
 
     def configure(self, broker_port: int) -> None:
         """Writes the gateway's configuration.
@@ -233,11 +256,13 @@ class Site:
             return None
         return state
 
-    def _broker(self, program: str) -> Part:
+    def _broker(self, program: str, lines: str) -> Part:
         folder, port = self.folder / "broker", free_port()
         folder.mkdir()
-        shipped = [line for line in SHIPPED.read_text("utf-8").splitlines() if not line.startswith(("#", *_OWN))]
+        replaced = ("#", *_OWN, *(line.split()[0] for line in lines.splitlines()))
+        shipped = [line for line in SHIPPED.read_text("utf-8").splitlines() if not line.startswith(replaced)]
         own = [
+            *lines.splitlines(),
             f"listener {port} 127.0.0.1",
             "allow_anonymous true",
             f"persistence_location {folder}/",
