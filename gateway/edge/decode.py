@@ -140,6 +140,7 @@ class Decoder:
         self._limits = limits
         self._ahead = int(clock.ahead * 1000)
         self._earliest = int(datetime.combine(clock.earliest, time(), UTC).timestamp() * 1000)
+        self._too_many = f"there are limits.sensors = {limits.sensors} sensors already"
         self._binds = any(config.sender for config in sources)
         self._flood = Flood(limits.rate)
         self._topics: dict[str, Sensor] = {}
@@ -208,7 +209,7 @@ class Decoder:
         if len(sensors) < len(found):
             for place in [place for place, sensor in enumerate(found) if not sensor]:
                 source, why = self._refused[batch.topics[place]]
-                self.refused_sensors += why == _too_many(self._limits.sensors, "sensors")
+                self.refused_sensors += why == self._too_many
                 dead.append(self._letter(batch, place, source, why))
             places = [place for place, sensor in enumerate(found) if sensor]
         if not sensors:
@@ -220,7 +221,9 @@ class Decoder:
         for row in self._flood.excess(numbers, self.sensors, batch.received[-1]):
             refused.add(row)
             if (letter := first.get(sensors[row])) is None:
-                reason = f"flooding: more than {self._limits.rate:g} messages a second; the first of those left out"
+                reason = (
+                    f"flooding, at more than limits.rate = {self._limits.rate:g} messages a second; the first left out"
+                )
                 first[sensors[row]] = self._letter(batch, places[row], sensors[row].family.source, reason)
             else:
                 letter.readings += 1
@@ -239,7 +242,9 @@ class Decoder:
 
     def _objection(self, batch: RawBatch, place: int, sensor: Sensor) -> str | None:
         if (size := len(batch.payloads[place])) > self._limits.payload:
-            return f"the payload has {size} bytes, more than {self._limits.payload}; the rest is cut off"
+            return (
+                f"the payload has {size} bytes, more than limits.payload = {self._limits.payload}; the rest is cut off"
+            )
         if sensor.family.bound and (sender := batch.senders.get(place)) != sensor.name:
             named = "names no sender" if sender is None else f"names the sender {sender[:80]!r}"
             return f"the broker {named}, the topic the sensor {sensor.name!r}"
@@ -401,7 +406,7 @@ class Decoder:
         prefix = f"{kind},gateway={self._gateway},sensor={name},site={site}"
         if (sensor := source.sensors.get(prefix)) is None:
             if self.sensors >= self._limits.sensors:
-                return config.name, _too_many(self._limits.sensors, "sensors")
+                return config.name, self._too_many
             sensor = Sensor(family, sys.intern(site), name, prefix, self.sensors)
             source.sensors[prefix] = sensor
             self._channels.sensors.append(sensor)
@@ -417,7 +422,7 @@ class Decoder:
         if tuple(fields) != sensor.home.names and (sensor.number, tuple(fields)) not in self._firsts:
             for name in self._enter(sensor, tuple(fields)):
                 del fields[name]
-                reasons.append(f"{name}: {_too_many(self._limits.quantities, 'quantities of one sensor')}")
+                reasons.append(f"{name}: the sensor has limits.quantities = {self._limits.quantities} of them already")
         if fields:
             sensor.layout = sensor.family.layout(tuple(fields))
             sensor.names = sensor.layout.names
@@ -459,10 +464,6 @@ class Decoder:
         self._scattered.clear()
         for sensor in self._channels.sensors:
             sensor.names = None
-
-
-def _too_many(most: int, what: str) -> str:
-    return f"more than {most} {what}"
 
 
 def _milliseconds(times: list[float]) -> Ints:

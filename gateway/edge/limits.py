@@ -1,11 +1,12 @@
 """Limits: a sensor that floods does not drown the others.
 
-A sensor is *flooding* when in a window of time it sends more than the set rate, and more than a hundred times as much
-as the other sensors do on average, and its messages lie as close in its own time: a sensor that sends what it kept for
-later sends many messages too, but they are of a long time. Of a flood, the next window lets the set rate through.
+In a window of time any sensor may send as many messages as the set rate allows, and a hundred times as many as the
+others do on average. What is beyond is a flood if it is one in the sensor's own time, too: a sensor that sends what it
+kept for later sends many messages at once, but they are of a long time.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +15,32 @@ from gateway.edge.readings import Ints
 _WINDOW = 5.0  # seconds
 _TIMES_THE_OTHERS = 100
 _FEW = 10  # sensors; among fewer there is no telling what is usual
+
+
+@dataclass(slots=True)
+class _Span:
+    """What a busy sensor's messages say of their time.
+
+    Attributes:
+        rate_before: In the window before; infinite until one was read, for what cannot be read is not of a long time.
+    """
+
+    rate_before: float = np.inf
+    messages: int = 0
+    earliest: int = 0
+    latest: int = 0
+
+    def note(self, times: Ints) -> None:
+        low, high = int(times.min()), int(times.max())
+        self.earliest = min(low, self.earliest) if self.messages else low
+        self.latest = max(high, self.latest) if self.messages else high
+        self.messages += len(times)
+
+    def rate(self) -> float:
+        """Messages a second of the sensor's own time."""
+        if self.messages < 2:  # noqa: PLR2004 - one moment is no span
+            return 0.0 if self.messages else self.rate_before
+        return self.messages / max(self.latest - self.earliest, 1) * 1000
 
 
 class Flood:
@@ -26,10 +53,10 @@ class Flood:
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._most = int(rate * _WINDOW)
-        self._began: int | None = None  # ms UTC, of the window
+        self._began = 0  # ms UTC, of the window
         self._counts: Ints = np.zeros(0, np.int64)
-        self._spans: dict[int, tuple[float, float, int]] = {}  # busy sensor → earliest and latest time, and messages
-        self._left: dict[int, int] = {}  # flooding sensor → messages that may still pass in this window
+        self._counts_before: Ints = self._counts  # of the window before
+        self._busy: dict[int, _Span] = {}  # sensors that sent more than their rate, in this window or the one before
 
     def excess(self, sensors: Sequence[int], known: int, now: int) -> list[int]:
         """Counts a batch.
@@ -42,62 +69,47 @@ class Flood:
         Returns:
             Places of the messages that are too many.
         """
-        if self._began is None or now < self._began:  # the clock was set back
-            self._restart(now, known)
-        elif now - self._began >= _WINDOW * 1000:
-            left = dict.fromkeys(self._flooding((now - self._began) / 1000), self._most)
-            self._restart(now, known)
-            self._left = left
+        if not 0 <= now - self._began < _WINDOW * 1000:  # less than 0 when the clock was set back
+            self._turn(now)
+        if known > len(self._counts):
+            self._counts = np.append(self._counts, np.zeros(known - len(self._counts), np.int64))
         numbers = np.array(sensors, np.int64)
-        if len(self._counts) < known:
-            self._counts = np.concatenate([self._counts, np.zeros(known - len(self._counts), np.int64)])
-        self._counts += np.bincount(numbers, minlength=known)
-        if known > _FEW:
-            for number in np.flatnonzero(self._counts > self._most).tolist():
-                self._spans.setdefault(number, (np.inf, -np.inf, 0))
-        if not self._left:
-            return []
-        places = []
-        for place in np.flatnonzero(np.isin(numbers, list(self._left))).tolist():
-            number = sensors[place]
-            if self._left[number]:
-                self._left[number] -= 1
-            else:
-                places.append(place)
+        before, self._counts = self._counts, self._counts + np.bincount(numbers, minlength=known)
+        places: list[int] = []
+        if known <= _FEW:
+            return places
+        for number in np.flatnonzero(self._counts > self._most).tolist():
+            if (span := self._busy.get(number)) is None:
+                self._busy[number] = _Span()  # lets this batch through, to see of what time it is
+            elif self._counts[number] > _TIMES_THE_OTHERS * self._others(number) and span.rate() > self._rate:
+                left = max(self._most - int(before[number]), 0)
+                places += np.flatnonzero(numbers == number)[left:].tolist()
         return places
 
     def note(self, sensors: Sequence[int], times: Ints) -> None:
-        """Notes the times of observation of busy sensors.
+        """Notes the times of observation of what was let through and could be read.
 
         Args:
-            sensors: Number of the sensor of each message read.
+            sensors: Number of the sensor of each message.
             times: Its time, ms UTC.
         """
-        if not self._spans:
-            return
-        numbers = np.array(sensors, np.int64)
-        for number in self._spans.keys() & set(sensors):
-            of_sensor = times[numbers == number]
-            earliest, latest, messages = self._spans[number]
-            self._spans[number] = (
-                min(earliest, float(of_sensor.min())),
-                max(latest, float(of_sensor.max())),
-                messages + len(of_sensor),
-            )
+        if self._busy:
+            numbers = np.array(sensors, np.int64)
+            for number in self._busy.keys() & set(sensors):
+                self._busy[number].note(times[numbers == number])
 
-    def _flooding(self, seconds: float) -> list[int]:
-        total, known = int(self._counts.sum()), len(self._counts)
-        flooding = []
-        for number, (earliest, latest, messages) in self._spans.items():
-            count = int(self._counts[number])
-            others = (total - count) / (known - 1)
-            replayed = messages > 0 and messages - 1 <= self._rate * (latest - earliest) / 1000
-            if count > self._rate * seconds and count > _TIMES_THE_OTHERS * others and not replayed:
-                flooding.append(number)
-        return flooding
+    def _others(self, number: int) -> float:
+        """How many messages the other sensors send in a window, on average."""
 
-    def _restart(self, now: int, known: int) -> None:
-        self._began = now
-        self._counts = np.zeros(known, np.int64)
-        self._spans = {}
-        self._left = {}
+        def mean(counts: Ints) -> float:
+            own = counts[number] if number < len(counts) else 0
+            return float(counts.sum() - own) / (len(self._counts) - 1)
+
+        return max(mean(self._counts), mean(self._counts_before))
+
+    def _turn(self, now: int) -> None:
+        self._busy = {
+            number: _Span(span.rate()) for number, span in self._busy.items() if self._counts[number] > self._most
+        }
+        self._began, self._counts_before = now, self._counts
+        self._counts = np.zeros(len(self._counts), np.int64)

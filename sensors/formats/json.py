@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ COMPASS = {
     )
 }
 """Degrees of the sixteen points of the compass, clockwise from north."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN = msgspec.json.Decoder(dict[str, float])
 
 
@@ -110,24 +111,31 @@ def _number(value: object) -> float:
 
 
 def _time(key: str, value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(min(value, sys.float_info.max))
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            pass
-        else:
-            if moment.tzinfo is None:
-                msg = f"{key}: the time {value[:40]!r} has no offset from UTC"
-                raise PayloadError(msg)
-            return moment.timestamp() * 1000
+    try:
+        match value:
+            case bool():
+                pass
+            case int():
+                return float(min(value, int(sys.float_info.max)))
+            case float() if not math.isnan(value):
+                return value
+            case str() if not math.isnan(number := _number_or_moment(key, value)):
+                return number
+    except ValueError:
+        pass
     msg = f"{key}: expected a time in s, ms, µs or ns or as RFC 3339, not {_shown(value)}"
     raise PayloadError(msg)
+
+
+def _number_or_moment(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        msg = f"{key}: the time {text[:40]!r} has no offset from UTC"
+        raise PayloadError(msg)
+    return (moment - _EPOCH) / timedelta(milliseconds=1)
 
 
 def _shown(value: object) -> str:

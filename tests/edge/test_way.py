@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
 from gateway.config import ClockConfig, LimitsConfig, SourceConfig
-from gateway.edge.batch import Entry, RawBatch
+from gateway.edge.batch import Boot, Entry, RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
-from gateway.edge.inspect import Inspector
+from gateway.edge.inspect import Inspector, Reason
 from gateway.edge.readings import Channels
 from sensors import kinds
 
@@ -25,12 +26,16 @@ class Way:
     """Decode, inspect and encode behind one another, as in the agent."""
 
     def __init__(
-        self, *sources: SourceConfig, limits: LimitsConfig | None = None, clock: ClockConfig | None = None
+        self,
+        *sources: SourceConfig,
+        limits: LimitsConfig | None = None,
+        clock: ClockConfig | None = None,
+        known: Mapping[str, kinds.Kind] | None = None,
     ) -> None:
         self.channels = Channels()
         self.decoder = Decoder(
             sources or (SourceConfig(),),
-            kinds.builtin(),
+            known or kinds.builtin(),
             "gw",
             self.channels,
             limits or LimitsConfig(),
@@ -152,6 +157,14 @@ def test_a_time_far_ahead_is_suspect_and_kept() -> None:
         (b'{"ts": "2026-01-01T00:00:00", "pm25": 1}', "no offset from UTC"),
         (b'{"ts": -5, "pm25": 1}', "outside 1970"),
         (b'{"ts": 1e999, "pm25": 1}', "outside 1970"),
+        (b'{"ts": 1%b, "pm25": 1}' % (b"0" * 400), "outside 1970"),
+        (b'{"ts": NaN, "pm25": 1}', "ts: expected a time"),
+        (b'{"ts": "nan", "pm25": 1}', "ts: expected a time"),
+        (b'{"ts": true, "pm25": 1}', "ts: expected a time"),
+        (b'{"ts": "0001-01-01T00:00:00+14:00", "pm25": 1}', "outside 1970"),
+        (b'{"ts": 1790000000000, "\\ud800": 1}', "is no name for a quantity"),
+        (b'{"ts": 1790000000000, "\\ud800": "x"}', "\\ud800: expected a number"),
+        (b'{"ts": 1790000000000, "pm25": %b1%b}' % (b"[" * 900, b"]" * 900), "expected a number, not a list"),
     ],
 )
 def test_what_cannot_be_read_is_a_dead_letter_with_its_bytes(payload: bytes, reason: str) -> None:
@@ -311,3 +324,168 @@ def test_a_hundred_thousand_topics_without_a_source_do_not_stay_in_memory() -> N
         entry = way.send([(f"junk/{i}", b"{}") for i in range(start, start + 20_000)])
         assert total(entry)["dead"] == 20_000
     assert len(way.channels) == 0
+
+
+def test_a_message_is_known_only_once_it_is_committed() -> None:
+    way = Way()
+    batch = raw([(A1, {"ts": NOW, "pm25": 1}), (A1, {"ts": NOW + MINUTE, "pm25": 2})])
+    assert not way.decoder.decode(batch).duplicates
+    readings = way.decoder.decode(batch)
+    assert not readings.duplicates
+    way.decoder.remember(readings.keys[:1])
+    assert way.decoder.decode(batch).duplicates == {"city": 1}
+
+
+def test_keys_are_the_same_in_every_process() -> None:
+    keys = Way().decoder.decode(raw([(A1, b'{"ts": 1790000000000, "pm25": 1}')])).keys
+    assert keys == [11070767278265923123]
+
+
+def test_a_message_twice_in_a_batch_is_one_reading() -> None:
+    message: Message = (A1, {"ts": NOW, "pm25": 1, "pm10": None, "o3": "x"})
+    entry = Way().send([message, message])
+    assert total(entry) == {"received": 4, "queued": 1, "quarantined": 0, "dead": 1, "duplicate": 2}
+    assert len(entry.dead) == 1
+
+
+def test_a_message_without_time_counts_once_when_the_broker_says_that_it_is_sent_again() -> None:
+    way = Way()
+    batch = raw([(A1, {"pm25": 1}), (A1, {"pm25": 2})])
+    way.take(batch)
+    batch.redelivered = {0}
+    assert total(way.take(batch)) == {"received": 2, "queued": 1, "quarantined": 0, "dead": 0, "duplicate": 1}
+
+
+def test_a_first_delivery_is_a_reading_even_if_the_broker_is_not_sure() -> None:
+    batch = raw([(A1, {"pm25": 1})])
+    batch.redelivered = {0}
+    assert total(Way().take(batch))["queued"] == 1
+
+
+def test_a_retained_message_is_a_reading_only_if_it_says_of_when() -> None:
+    batch = raw([(A1, {"pm25": 1}), (A1, {"ts": NOW - DAY, "pm25": 2})])
+    batch.retained = {0, 1}
+    entry = Way().take(batch)
+    assert entry.lines.decode().endswith(f"pm25=2.0,pm25_qc=1i {NOW - DAY}")
+    assert total(entry) == {"received": 2, "queued": 1, "quarantined": 0, "dead": 0, "duplicate": 1}
+
+
+def test_messages_without_time_in_one_millisecond_are_points_of_their_own() -> None:
+    way = Way(SourceConfig(time=None))
+    lines = way.send([(A1, {"pm25": value}) for value in (1, 2, 2)]).lines.decode().splitlines()
+    lines += way.send([(A1, {"pm25": 3})]).lines.decode().splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == [str(NOW + more) for more in range(4)]
+    assert "pm25=3.0,pm25_qc=1i" in lines[-1]
+    (line,) = way.send([(A1, {"pm25": 3})], NOW - DAY).lines.decode().splitlines()
+    assert line.endswith(str(NOW - DAY)), "the clock was set back"
+
+
+BOOT = Boot("b-1", offset=NOW - 5000, floor=NOW - DAY)
+
+
+def test_without_a_clock_what_has_no_time_is_held_and_what_has_one_is_believed() -> None:
+    way = Way()
+    batch = raw([(A1, {"pm25": 1, "pm10": None}), (A1, {"ts": NOW + 9 * DAY, "pm25": 2}), (A1, b"junk"), (A1, b"{}")])
+    batch.boot = BOOT
+    entry = way.take(batch)
+    (held,) = entry.held
+    assert (held.topic, held.payload, held.readings) == (A1, b'{"pm25": 1, "pm10": null}', 1)
+    assert (held.boot, held.moment, held.floor) == ("b-1", 5000, NOW - DAY)
+    assert entry.lines.decode() == f"air,gateway=gw,sensor=a1,site=east pm25=2.0,pm25_qc=1i {NOW + 9 * DAY}"
+    assert total(entry) == {"received": 4, "queued": 2, "quarantined": 0, "dead": 2, "duplicate": 0}
+    batch.redelivered = {0}
+    assert total(way.take(batch))["duplicate"] == 2, "a message that is held is known"
+
+
+def test_a_held_message_is_read_when_its_time_is_known() -> None:
+    way = Way()
+    batch = raw([(A1, {"pm25": 1})])
+    batch.boot = BOOT
+    way.take(batch)
+    (line,) = way.send([(A1, {"pm25": 1})], NOW - MINUTE).lines.decode().splitlines()
+    assert line.endswith(f"pm25=1.0,pm25_qc=3i {NOW - MINUTE}")
+
+
+def test_an_estimated_time_of_arrival_is_suspect() -> None:
+    way = Way(SourceConfig(time=None))
+    batch = raw([(A1, {"pm25": 1})])
+    batch.estimated = True
+    assert "pm25=1.0,pm25_qc=3i" in way.take(batch).lines.decode()
+
+
+def test_times_beyond_what_is_believed_are_suspect_kept_and_counted() -> None:
+    way = Way(clock=ClockConfig(ahead="1h", earliest="2020-01-01"))
+    times = [NOW + 59 * MINUTE, NOW + 61 * MINUTE, 1_577_836_799_000, 1_577_836_800_000, 0]
+    entry = way.send([(f"city/east/air/a{place}", {"ts": ts, "pm25": 1}) for place, ts in enumerate(times)])
+    assert [line.split("pm25_qc=")[1][0] for line in entry.lines.decode().splitlines()] == ["1", "3", "3", "1", "3"]
+    assert (way.decoder.future, way.decoder.past) == (1, 2)
+
+
+def test_an_error_in_the_filter_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    way, beside = Way(), Way()
+    course = [
+        (A1, {"ts": NOW + i * MINUTE, "pm25": v, "temperature": 20}) for i, v in enumerate([40, 130, 130, 50, 50])
+    ]
+    for each in (way, beside):
+        each.send(course)
+    readings = way.decoder.decode(raw([(A1, {"ts": NOW + 9 * MINUTE, "pm25": 300, "temperature": 90})]))
+    with monkeypatch.context() as broken:
+        broken.setattr("gateway.edge.inspect.Event", None)
+        with pytest.raises(TypeError):
+            way.inspector.inspect(readings)
+    after = [(A1, {"ts": NOW + (6 + i) * MINUTE, "pm25": 50, "temperature": 20 + i}) for i in range(3)]
+    assert way.send(after) == beside.send(after)
+
+
+def test_a_batch_can_be_taken_back() -> None:
+    way, beside = Way(), Way()
+    course = [
+        (A1, {"ts": NOW + i * MINUTE, "pm25": v, "temperature": 20}) for i, v in enumerate([40, 130, 130, 50, 50])
+    ]
+    for each in (way, beside):
+        each.send(course)
+    way.inspector.inspect(way.decoder.decode(raw([(A1, {"ts": NOW + 9 * MINUTE, "pm25": 300, "temperature": 90})])))
+    way.inspector.undo()
+    after = [(A1, {"ts": NOW + (6 + i) * MINUTE, "pm25": 50, "temperature": 20 + i}) for i in range(3)]
+    assert way.send(after) == beside.send(after)
+
+
+def test_a_sensor_with_two_kinds_of_messages_keeps_its_channels_apart() -> None:
+    way = Way()
+    for minute in range(0, 60, 3):
+        now = NOW + minute * MINUTE
+        lines = way.lines(
+            {"ts": now, "temperature": 20 + minute / 100, "humidity": 50 + minute / 10},
+            {"ts": now + MINUTE, "battery": 90, "temperature": 20 + minute / 100},
+            {"ts": now + 2 * MINUTE, "humidity": 50, "temperature": 20, "battery": 90, "pm25": minute},
+        )
+        assert [line.split(" ")[1].count("_qc=1i") for line in lines] == [2, 2, 4]
+    assert len(way.channels) == 4
+
+
+def test_a_tolerance_is_measured_from_the_last_move(tmp_path: Path) -> None:
+    tmp_path.joinpath("level.toml").write_text(
+        'title = { zh = "", en = "", ko = "" }\ninterval = "60s"\n[quantities.level]\n'
+        'title = { zh = "", en = "", ko = "" }\nunit = "m"\nflat = { suspect = "3m", tolerance = 0.25 }\n',
+        "utf-8",
+    )
+    values = [1.0, 1.2, 0.8, 1.2, 1.3, 1.3, 1.2, 1.3, 1.1, 1.0]
+    flags = []
+    way = Way(known=kinds.known(tmp_path))
+    for start in range(0, len(values), 4):  # the last move may be in a batch before
+        lines = way.lines(
+            *({"ts": NOW + i * MINUTE, "level": values[i]} for i in range(start, min(start + 4, len(values)))),
+            topic="city/east/level/l1",
+        )
+        flags += [int(line.split("level_qc=")[1][0]) for line in lines]
+    assert flags == [1, 1, 1, 3, 1, 1, 1, 3, 3, 1]
+
+
+def test_late_readings_within_a_batch_are_told_from_newer_ones() -> None:
+    way = Way()
+    minutes = [0, 5, 3, 6, 6, 2, 7]
+    lines = way.lines(*({"ts": NOW + m * MINUTE, "temperature": 20 + i / 10} for i, m in enumerate(minutes)))
+    assert [line.rpartition(" ")[2] for line in lines] == [str(NOW + m * MINUTE) for m in (0, 5, 3, 6, 2, 7)]
+    readings = way.decoder.decode(raw([(A1, {"ts": NOW + 8 * MINUTE + i, "temperature": 20}) for i in (3, 1, 2, 4)]))
+    way.inspector.inspect(readings)
+    assert [bool(bits & Reason.OUT_OF_ORDER) for bits in readings.reason.tolist()] == [False, True, True, False]
