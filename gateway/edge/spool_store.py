@@ -4,11 +4,11 @@ import logging
 import re
 import sqlite3
 import struct
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic, time_ns
 from typing import Any
 
 from gateway.edge.batch import DeadLetter, Entry, Held
@@ -250,7 +250,7 @@ class Store:
 
     def _make_room(self, size: int, on_disk: int) -> None:
         """Evicts what must go for an entry of that size; first leaves it to the broker for a while."""
-        now = time.monotonic()
+        now = monotonic()
         held_long = self._full_since is not None and now - self._full_since >= self.limits.hold
         if self._fits(size, on_disk, strictly=self.pressed and held_long):
             if not self.pressed and (self._delivering or not self._evicting):
@@ -301,7 +301,7 @@ class Store:
         """A transaction has found the disk full: gives up the ballast and copies the log, so that it begins anew."""
         self.pressed = True
         if self._full_since is None:
-            self._full_since = time.monotonic()
+            self._full_since = monotonic()
         self.space.give_up()
         with suppress(sqlite3.Error):
             self.db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
@@ -884,7 +884,7 @@ def _readings_in(line: bytes) -> int:
 
 def _now() -> int:
     """Wall clock, ms UTC."""
-    return time.time_ns() // 1_000_000
+    return time_ns() // 1_000_000
 
 
 __all__ = ["DAMAGED", "Dead", "Limits", "Refusal", "Store", "dead_in", "differences", "held_in", "load", "measure"]
