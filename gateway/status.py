@@ -40,10 +40,17 @@ def show(state: dict[str, Any]) -> None:
     console = Console()
     health, broker = state["health"], state["broker"]
     link = "[green]connected[/green]" if broker["connected"] else "[red]not connected[/red]"
+    for alarm in state["alarms"]:
+        console.print(f"[red bold]alarm[/red bold] the ledger does not balance: {alarm}", soft_wrap=True)
     console.print(
         f"[bold]{state['gateway']}[/bold]  up {health['uptime_s']:.0f} s · {health['sensors']} sensors · "
         f"{health['rss_bytes'] / 1e6:.0f} MB memory · spool {health['spool_bytes'] / 1e6:.1f} MB"
     )
+    if not state["clock"]["known"]:
+        console.print(
+            "[yellow]clock not known yet:[/yellow] readings without a time of their own wait in the spool",
+            soft_wrap=True,
+        )
     console.print(f"broker {broker['host']}:{broker['port']}  {link}")
     fates = ("received", *FATES)
     table = Table(box=None, pad_edge=False)
@@ -51,7 +58,12 @@ def show(state: dict[str, Any]) -> None:
     for fate in fates:
         table.add_column(fate, justify="right", no_wrap=True)
     for source, counts in state["ledger"].items():
-        table.add_row(source, *(f"{counts.get(fate, 0):,}" for fate in fates))
+        table.add_row(source, *(f"{counts[fate]:,}" for fate in fates))
+        if len(state["outputs"]) > 1:
+            for output in state["outputs"]:
+                if source in output["ledger"]:
+                    part = output["ledger"][source]
+                    table.add_row(f"  to {output['name']}", *(f"{part[fate]:,}" for fate in fates), style="dim")
     console.print(table)
     for output in state["outputs"]:
         well = output["state"] == "ok"

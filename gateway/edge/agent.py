@@ -9,6 +9,7 @@ When power fails, the broker still holds what was not acknowledged, and the spoo
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import resource
 import shutil
@@ -27,7 +28,9 @@ from gateway.edge.forward import Forwarder
 from gateway.edge.health import HealthServer
 from gateway.edge.ingest import Ingest, Mqtt5Ingest
 from gateway.edge.inspect import Inspector
+from gateway.edge.memory import settle
 from gateway.edge.readings import Channels
+from gateway.edge.requeue import requeue
 from gateway.edge.spool import Ledger, Spool, SpoolError
 from sensors import kinds
 
@@ -37,6 +40,7 @@ _STOP_WITHIN = 9.0  # seconds; service managers kill after ten
 _LAST_FLUSH = 5.0
 _DEAD_LETTERS_LOGGED = 3  # a batch; the rest is in the spool
 _CLOCK_INTERVAL = 1.0
+_RELEASED_AT_ONCE = 2000
 
 
 class Agent:
@@ -61,8 +65,11 @@ class Agent:
             config.spool_path,
             [output.name for output in config.output],
             config.spool.max_bytes,
+            hold=config.spool.hold,
+            evict=config.spool.evict,
         )
-        self.clock = Clock(config.clock, 0)
+        self.decoder.remember(self.spool.keys())
+        self.clock = Clock(config.clock, self.spool.known_time)
         self.clock.check()
         self.ingest = _ingest(config, self.decoder, self.clock)
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
@@ -108,6 +115,7 @@ class Agent:
             self._stop_task = asyncio.ensure_future(self.ingest.stop())
 
     async def _take(self) -> None:
+        await self._release()
         async for batch in self.ingest.batches():
             async with self._turn:
                 self.clock.date(batch)
@@ -151,12 +159,47 @@ class Agent:
     async def _watch_clock(self) -> None:
         while True:
             await asyncio.sleep(_CLOCK_INTERVAL)
-            self.clock.check()
+            if self.clock.check():
+                await self._release()
+
+    async def _release(self) -> None:
+        """Once the clock is known, gives their times to the messages that waited for it, before any newer one."""
+        async with self._turn:
+            while self.clock.known and (held := await self.spool.held(_RELEASED_AT_ONCE)):
+                for boot, of_boot in itertools.groupby(held, lambda message: message.boot):
+                    messages = list(of_boot)
+                    here = boot == self.clock.boot_id  # of another run, only the latest time before it is known
+                    batch = RawBatch(
+                        topics=[message.topic for message in messages],
+                        payloads=[message.payload for message in messages],
+                        received=[
+                            self.clock.at(message.moment) if here else message.floor + message.moment
+                            for message in messages
+                        ],
+                        estimated=not here,
+                        held=[message.id for message in messages],
+                    )
+                    await self._pass(batch)
 
     async def _report_health(self) -> None:
         while True:
             await asyncio.sleep(self.config.gateway.health_interval)
+            await self._requeue()
+            self._check_ledger()
             await self._commit(self._health())
+
+    async def _requeue(self) -> None:
+        """Gives dead letters another try that ``citygate spool requeue`` asks for."""
+        if wanted := await self.spool.requests():
+            async with self._turn:
+                await requeue(self.spool, self.decoder, self.inspector, self.channels, self.config.gateway.id, wanted)
+
+    def _check_ledger(self) -> None:
+        wrong = self.spool.ledger().mismatches()
+        if wrong != self._alarms:
+            self._alarms = wrong
+            for mismatch in wrong:
+                log.error("the ledger does not balance: %s. Please report this as a fault of citygate", mismatch)
 
     def _health(self) -> Entry:
         if not self.clock.known:
@@ -205,7 +248,10 @@ class Agent:
             "clock": {"known": self.clock.known, "trust": self.config.clock.trust},
             "health": dict(self.measure()),
             "ledger": ledger.sources,
-            "outputs": [forwarder.status() for forwarder in self.forwarders],
+            "outputs": [
+                {**forwarder.status(), "ledger": ledger.outputs[output.name]}
+                for forwarder, output in zip(self.forwarders, self.config.output, strict=True)
+            ],
         }
 
 
@@ -238,4 +284,5 @@ def _rss() -> int:
 async def run(config: GatewayConfig) -> None:
     """Runs a gateway until it is told to stop."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the secrets
+    settle()
     await Agent(config).run()

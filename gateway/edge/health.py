@@ -1,13 +1,13 @@
 """The local health endpoint: ``/health`` for people and service managers, ``/metrics`` for Prometheus."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol, Self
 
 from aiohttp import web
 
 from gateway.config import GatewayConfig
-from gateway.edge.spool import FATES
+from gateway.edge.spool import FATES, Ledger
 
 log = logging.getLogger("citygate.health")
 
@@ -22,6 +22,9 @@ class Reporter(Protocol):
 
     def measure(self) -> Mapping[str, float | str]:
         """The agent's own health, by name."""
+
+    def ledger(self) -> Ledger:
+        """Where every reading is."""
 
 
 class HealthServer:
@@ -59,7 +62,7 @@ class HealthServer:
             await self._runner.cleanup()
 
     async def _health(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", **self._agent.status()})
+        return web.json_response(self._agent.status())
 
     async def _metrics(self, _: web.Request) -> web.Response:
         gateway = self._agent.config.gateway.id
@@ -74,4 +77,19 @@ class HealthServer:
                 f"# TYPE {metric} {'counter' if counter else 'gauge'}",
                 f'{metric}{{gateway="{gateway}"}} {value:.15g}',
             ]
+        lines += _ledger_metrics(self._agent.ledger(), gateway)
         return web.Response(text="\n".join([*lines, ""]), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def _ledger_metrics(ledger: Ledger, gateway: str) -> Iterator[str]:
+    """The ledger by source, and by output and source; ``queued`` can fall, hence gauges."""
+    yield "# TYPE citygate_readings gauge"
+    for source, counts in ledger.sources.items():
+        for fate, count in counts.items():
+            yield f'citygate_readings{{gateway="{gateway}",source="{source}",fate="{fate}"}} {count}'
+    yield "# TYPE citygate_output_readings gauge"
+    for output, sources in ledger.outputs.items():
+        for source, counts in sources.items():
+            for fate, count in counts.items():
+                labels = f'gateway="{gateway}",output="{output}",source="{source}",fate="{fate}"'
+                yield f"citygate_output_readings{{{labels}}} {count}"

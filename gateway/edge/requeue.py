@@ -1,0 +1,127 @@
+"""Requeue: dead letters are given another try, after what caused them is mended.
+
+A point that a server refused goes to that output again. A message that could not be read goes the way of all messages;
+if it cannot be read now either, it is a dead letter again, with a new id and the reason of now. Each step is one
+transaction: a kill at any moment loses nothing and counts nothing twice.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from gateway.edge.batch import DeadLetter, Entry, RawBatch
+from gateway.edge.decode import Decoder
+from gateway.edge.encode import encode
+from gateway.edge.inspect import Inspector
+from gateway.edge.readings import Channels
+from gateway.edge.spool import Dead, Spool
+
+_AT_ONCE = 200  # messages a transaction; so few of one sensor are no flood
+
+_log = logging.getLogger("citygate.requeue")
+
+
+async def requeue(  # noqa: PLR0913, PLR0917 - the steps of the way
+    spool: Spool, decoder: Decoder, inspector: Inspector, channels: Channels, gateway: str, ids: Collection[int]
+) -> int:
+    """Gives dead letters another try.
+
+    Args:
+        spool: Where they are.
+        decoder: The first step of the way.
+        inspector: The second.
+        channels: What both refer to.
+        gateway: The gateway's name.
+        ids: Of the dead letters; those that are gone meanwhile are passed over.
+
+    Returns:
+        How many have left the dead letters under their id.
+
+    Raises:
+        SpoolError: The spool cannot do it now; what was done before stays done.
+    """
+    wanted = set(ids)
+    letters = [dead for dead in reversed(await spool.dead_letters(limit=-1)) if dead.id in wanted]
+    points = [dead.id for dead in letters if dead.output]
+    messages = [dead for dead in letters if not dead.output]
+    done = 0
+    for start in range(0, len(points), _AT_ONCE):
+        done += await _put_back(spool, points[start : start + _AT_ONCE])
+    way = _Way(spool, decoder, inspector, channels, gateway)
+    for start in range(0, len(messages), _AT_ONCE):
+        done += await way.go(messages[start : start + _AT_ONCE])
+    return done
+
+
+async def _put_back(spool: Spool, ids: Sequence[int]) -> int:
+    try:
+        return await spool.requeue(ids)
+    except LookupError:  # one was dropped at the bound meanwhile
+        if len(ids) == 1:
+            return 0
+        middle = len(ids) // 2
+        return await _put_back(spool, ids[:middle]) + await _put_back(spool, ids[middle:])
+
+
+class _Way:
+    """The way of a message, as the agent goes it."""
+
+    def __init__(self, spool: Spool, decoder: Decoder, inspector: Inspector, channels: Channels, gateway: str) -> None:
+        self._spool = spool
+        self._decoder = decoder
+        self._inspector = inspector
+        self._channels = channels
+        self._gateway = gateway
+
+    async def go(self, messages: Sequence[Dead]) -> int:
+        """Takes messages to the spool; how many have gone."""
+        batch = RawBatch(
+            topics=[letter.topic for letter in messages],
+            payloads=[letter.payload for letter in messages],
+            received=[letter.received for letter in messages],
+        )
+        try:
+            entry = self._encoded(batch)
+        except Exception as error:  # noqa: BLE001 - whatever a message does to a step
+            if len(messages) > 1:
+                return await self._halves(messages)
+            _log.exception("a message of topic %s cannot be processed", messages[0].topic)
+            entry = Entry()
+            _bury(entry, replace(messages[0], reason=f"cannot be processed: {error!r}"))
+        else:
+            for letter in messages:
+                if letter.readings > 1:  # the first of a flood: the others were not kept
+                    reason = f"the rest of those of which the first was tried again ({letter.reason})"
+                    _bury(entry, replace(letter, payload=b"", readings=letter.readings - 1, reason=reason))
+        try:
+            done = await self._spool.requeue([dead.id for dead in messages], entry)
+        except LookupError:  # one was dropped at the bound meanwhile
+            self._inspector.undo()
+            return await self._halves(messages) if len(messages) > 1 else 0
+        except BaseException:
+            self._inspector.undo()
+            raise
+        self._decoder.remember(entry.keys)
+        return done
+
+    def _encoded(self, batch: RawBatch) -> Entry:
+        readings = self._decoder.decode(batch)
+        try:
+            return encode(readings, self._inspector.inspect(readings), self._channels, self._gateway)
+        except BaseException:
+            self._inspector.undo()
+            raise
+
+    async def _halves(self, messages: Sequence[Dead]) -> int:
+        middle = len(messages) // 2
+        return await self.go(messages[:middle]) + await self.go(messages[middle:])
+
+
+def _bury(entry: Entry, letter: DeadLetter) -> None:
+    counts = entry.counts.setdefault(letter.source, {})
+    for name in ("received", "dead"):
+        counts[name] = counts.get(name, 0) + letter.readings
+    entry.dead.append(letter)
+
+
+__all__ = ["requeue"]
