@@ -56,7 +56,7 @@ class Flood:
         self._began = 0  # ms UTC, of the window
         self._counts: Ints = np.zeros(0, np.int64)
         self._counts_before: Ints = self._counts  # of the window before
-        self._busy: dict[int, _Span] = {}  # sensors that sent more than their rate, in this window or the one before
+        self._busy: dict[int, _Span] = {}  # suspects of this window or the one before
 
     def excess(self, sensors: Sequence[int], known: int, now: int) -> list[int]:
         """Counts a batch.
@@ -71,17 +71,18 @@ class Flood:
         """
         if not 0 <= now - self._began < _WINDOW * 1000:  # less than 0 when the clock was set back
             self._turn(now)
-        if known > len(self._counts):
-            self._counts = np.append(self._counts, np.zeros(known - len(self._counts), np.int64))
+        if more := known - len(self._counts):
+            self._counts = np.append(self._counts, np.zeros(more, np.int64))
+            self._counts_before = np.append(self._counts_before, np.zeros(more, np.int64))
         numbers = np.array(sensors, np.int64)
         before, self._counts = self._counts, self._counts + np.bincount(numbers, minlength=known)
         places: list[int] = []
         if known <= _FEW:
             return places
-        for number in np.flatnonzero(self._counts > self._most).tolist():
+        for number in self._suspects():
             if (span := self._busy.get(number)) is None:
                 self._busy[number] = _Span()  # lets this batch through, to see of what time it is
-            elif self._counts[number] > _TIMES_THE_OTHERS * self._others(number) and span.rate() > self._rate:
+            elif span.rate() > self._rate:
                 left = max(self._most - int(before[number]), 0)
                 places += np.flatnonzero(numbers == number)[left:].tolist()
         return places
@@ -98,14 +99,14 @@ class Flood:
             for number in self._busy.keys() & set(sensors):
                 self._busy[number].note(times[numbers == number])
 
-    def _others(self, number: int) -> float:
-        """How many messages the other sensors send in a window, on average."""
-
-        def mean(counts: Ints) -> float:
-            own = counts[number] if number < len(counts) else 0
-            return float(counts.sum() - own) / (len(self._counts) - 1)
-
-        return max(mean(self._counts), mean(self._counts_before))
+    def _suspects(self) -> list[int]:
+        """Sensors that sent more than their rate, and far more than the others, in this window and the one before."""
+        numbers = np.flatnonzero(self._counts > self._most)
+        for counts in (self._counts, self._counts_before):
+            others = (counts.sum() - counts[numbers]) / (len(counts) - 1)
+            numbers = numbers[self._counts[numbers] > _TIMES_THE_OTHERS * others]
+        suspects: list[int] = numbers.tolist()
+        return suspects
 
     def _turn(self, now: int) -> None:
         self._busy = {

@@ -463,12 +463,18 @@ def test_a_sensor_with_two_kinds_of_messages_keeps_its_channels_apart() -> None:
     assert len(way.channels) == 4
 
 
+TOLERANT = """
+title = { zh = "", en = "", ko = "" }
+interval = "60s"
+[quantities.level]
+title = { zh = "", en = "", ko = "" }
+unit = "m"
+flat = { suspect = "3m", tolerance = 0.25 }
+"""
+
+
 def test_a_tolerance_is_measured_from_the_last_move(tmp_path: Path) -> None:
-    tmp_path.joinpath("level.toml").write_text(
-        'title = { zh = "", en = "", ko = "" }\ninterval = "60s"\n[quantities.level]\n'
-        'title = { zh = "", en = "", ko = "" }\nunit = "m"\nflat = { suspect = "3m", tolerance = 0.25 }\n',
-        "utf-8",
-    )
+    tmp_path.joinpath("level.toml").write_text(TOLERANT, "utf-8")
     values = [1.0, 1.2, 0.8, 1.2, 1.3, 1.3, 1.2, 1.3, 1.1, 1.0]
     flags = []
     way = Way(known=kinds.known(tmp_path))

@@ -1,13 +1,19 @@
 """Whatever sensors send: no step raises, the ledger is exact, and every line is line protocol."""
 
+import itertools
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.city.lineprotocol import parse
 from gateway.config import SourceConfig
-from tests.edge.test_way import NOW, Way
+from gateway.edge.batch import Entry
+from sensors import kinds
+from tests.edge.test_way import DAY, MINUTE, NOW, TOLERANT, Message, Way, total
 
 FOREIGN = SourceConfig(
     name="foreign",
@@ -45,3 +51,53 @@ def test_whatever_is_sent_the_ledger_is_exact_and_every_line_can_be_stored(messa
             points, errors = parse(lines, "ms")
             assert not errors
             assert len(points) == lines.count(b"\n") + 1
+
+
+COURSE = st.lists(
+    st.tuples(
+        st.sampled_from(["city/a/air/b", "city/a/air/c", "city/a/level/d", "x/a"]),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "ts": st.integers(-3, 12).map(lambda minute: NOW + minute * MINUTE)
+                | st.sampled_from([None, 0, NOW + 9 * DAY]),
+                "pm25": st.sampled_from([10, 70, 70.0, 120, 300, 5000, None, "x"]),
+                "temperature": st.sampled_from([20, 20.0, 21, 30, None]),
+                "level": st.sampled_from([1, 1.1, 1.2, 1.3, 2]),
+            },
+        ),
+    ),
+    max_size=40,
+)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, kinds.Kind]:
+    folder = tmp_path_factory.mktemp("kinds")
+    folder.joinpath("level.toml").write_text(TOLERANT, "utf-8")
+    return kinds.known(folder)
+
+
+@settings(max_examples=300, deadline=None)
+@given(COURSE, st.integers(1, 10), st.data())
+def test_messages_are_judged_alike_in_one_batch_and_one_by_one(
+    known: Mapping[str, kinds.Kind], messages: list[Message], rounds: int, data: st.DataObject
+) -> None:
+    cuts = sorted({0, len(messages), *data.draw(st.lists(st.integers(0, len(messages)), max_size=rounds))})
+    together, apart = Way(SourceConfig(), FOREIGN, known=known), Way(SourceConfig(), FOREIGN, known=known)
+    some = [together.send(messages[a:b]) for a, b in itertools.pairwise(cuts)]
+    each = [apart.send([message]) for message in messages]
+    for part in ("lines", "quarantine", "events"):
+        assert said(some, part) == said(each, part)
+    assert Counter(map(repr, (letter for entry in some for letter in entry.dead))) == Counter(
+        map(repr, (letter for entry in each for letter in entry.dead))
+    )
+    assert sum((Counter(total(entry)) for entry in some), Counter()) == sum(
+        (Counter(total(entry)) for entry in each), Counter()
+    )
+
+
+def said(entries: Sequence[Entry], part: str) -> list[str]:
+    """Lines of each series, one after another."""
+    lines = [line for entry in entries for line in getattr(entry, part).decode().splitlines()]
+    return sorted(lines, key=lambda line: line.split(" ")[0] if part == "lines" else line)
