@@ -124,18 +124,21 @@ class Agent:
 
     async def _pass(self, batch: RawBatch) -> None:
         """The way of a batch to the disk; a message that no step can bear is kept apart from the others."""
+        fault: Exception | None = None
         try:
             readings = self.decoder.decode(batch)
             events = self.inspector.inspect(readings)
             entry = encode(readings, events, self.channels, self.config.gateway.id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told below, when it is known whose it is
+            fault = error
             self.inspector.undo()
-            if len(batch.topics) > 1:
-                for half in batch.halves():
-                    await self._pass(half)
-                return
-            log.exception("a message of topic %s cannot be processed", batch.topics[0])
-            entry = _unbearable(batch, error)
+        if fault and len(batch.topics) > 1:
+            for half in batch.halves():
+                await self._pass(half)
+            return
+        if fault:
+            log.error("a message of topic %s cannot be processed", batch.topics[0], exc_info=fault)
+            entry = _unbearable(batch, fault)
         entry.released = batch.held
         await self._commit(entry)
         self.decoder.remember(entry.keys)
