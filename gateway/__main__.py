@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar, get_args
 
 import typer
 
 from gateway import __version__
-from gateway.config import CityConfig, ConfigError, GatewayConfig, load
+from gateway.config import CityConfig, Class, ConfigError, GatewayConfig, load
 
 app = typer.Typer(
     name="citygate",
@@ -273,6 +273,165 @@ def status(
         typer.echo(json.dumps(state, indent=2))
     else:
         show(state)
+
+
+spool_app = typer.Typer(
+    help="Look into a gateway's spool, send what is in it, and give dead letters another try.",
+    rich_markup_mode=None,
+    epilog="Example: citygate spool -c /etc/citygate/gateway.toml",
+)
+app.add_typer(spool_app, name="spool")
+SpoolJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def _data_class(text: str) -> str:
+    if text in get_args(Class):
+        return text
+    msg = f"expected one of {', '.join(get_args(Class))}, not {text!r}"
+    raise typer.BadParameter(msg)
+
+
+@contextmanager
+def _spool_errors() -> Iterator[None]:
+    from gateway.edge.spool import SpoolError  # noqa: PLC0415
+    from gateway.spool import SpoolCommandError  # noqa: PLC0415
+
+    try:
+        yield
+    except (SpoolCommandError, SpoolError) as error:
+        _fail(error, 1)
+
+
+def _gateway(config: Path) -> GatewayConfig:
+    with _usage_errors():
+        return load(config, GatewayConfig)
+
+
+@spool_app.callback(invoke_without_command=True)
+def spool(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file (TOML).")] = None,
+    *,
+    as_json: SpoolJson = False,
+) -> None:
+    """Show what a gateway's spool holds, as count does; with a command: look into it, send it, mend it."""
+    if context.invoked_subcommand is None:
+        if config is None:
+            _fail("missing option '--config' / '-c'", 2)
+        spool_count(config, as_json=as_json)
+    elif config is not None or as_json:
+        _fail(f"put the options behind the command: citygate spool {context.invoked_subcommand} -c FILE …", 2)
+
+
+@spool_app.command("count", epilog="Example: citygate spool count -c /etc/citygate/gateway.toml --json")
+def spool_count(config: Config, *, as_json: SpoolJson = False) -> None:
+    """Show batches, points, readings and bytes by class and by output, dead letters, and the ledger with its check.
+
+    Exit 1 if the ledger does not balance.
+    """
+    from gateway.spool import count  # noqa: PLC0415
+
+    settings = _gateway(config)
+    with _spool_errors():
+        balanced = count(settings, as_json=as_json)
+    if not balanced:
+        raise typer.Exit(1)
+
+
+@spool_app.command("list", epilog="Example: citygate spool list -c gateway.toml --dead --limit 50")
+def spool_list(
+    config: Config,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many at most, the newest.")] = 20,
+    *,
+    dead: Annotated[bool, typer.Option("--dead", help="Show dead letters instead of batches.")] = False,
+    held: Annotated[bool, typer.Option("--held", help="Show messages that wait for the clock instead.")] = False,
+    as_json: SpoolJson = False,
+) -> None:
+    """List the batches that some output has yet to get, or the dead letters."""
+    from gateway.spool import show  # noqa: PLC0415
+
+    if dead and held:
+        _fail("choose --dead or --held, not both", 2)
+    settings = _gateway(config)
+    with _spool_errors():
+        show(settings, dead=dead, held=held, limit=limit, as_json=as_json)
+
+
+@spool_app.command("inspect", epilog="Example: citygate spool inspect 17 -c gateway.toml --dead")
+def spool_inspect(
+    number: Annotated[int, typer.Argument(metavar="ID", help="As list shows it.")],
+    config: Config,
+    *,
+    dead: Annotated[bool, typer.Option("--dead", help="The dead letter of that id, not the batch.")] = False,
+    as_json: SpoolJson = False,
+) -> None:
+    """Show one batch's points, or one dead letter: its payload and the whole reason."""
+    from gateway.spool import inspect  # noqa: PLC0415
+
+    settings = _gateway(config)
+    with _spool_errors():
+        inspect(settings, number, dead=dead, as_json=as_json)
+
+
+@spool_app.command("export", epilog="Example: citygate spool export -c gateway.toml -o queued.lp")
+def spool_export(
+    config: Config,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")] = Path("-"),
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class", parser=_data_class, metavar="CLASS", help="Points of this class only; can be repeated."
+        ),
+    ] = None,
+    *,
+    dead: Annotated[bool, typer.Option("--dead", help="Dead letters as JSON lines, payload as base64.")] = False,
+) -> None:
+    """Write what is queued as line protocol, times in ms, or the dead letters; nothing leaves the spool."""
+    from gateway.spool import export  # noqa: PLC0415
+
+    if dead and kind:
+        _fail("dead letters have no class: leave out --class or --dead", 2)
+    settings = _gateway(config)
+    with _spool_errors():
+        export(settings, output, classes=kind or get_args(Class), dead=dead)
+
+
+@spool_app.command("drain", epilog="Example: citygate spool drain -c gateway.toml")
+def spool_drain(config: Config) -> None:
+    """Send all that is queued while no gateway runs, at full speed; Ctrl-C ends it and loses nothing."""
+    from gateway.spool import drain  # noqa: PLC0415
+
+    settings = _gateway(config)
+    with _spool_errors():
+        finished = drain(settings)
+    if not finished:
+        _fail("stopped before the end; what is left stays in the spool", 1)
+
+
+@spool_app.command("requeue", epilog="Example: citygate spool requeue --all --reason 'unknown kind' -c gateway.toml")
+def spool_requeue(
+    config: Config,
+    numbers: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As list --dead shows them.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only dead letters with this text in their reason.")
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    as_json: SpoolJson = False,
+) -> None:
+    """Try dead letters again, once their cause is mended; a running gateway is asked to do it.
+
+    Messages are read anew; points go to the output that refused them. What fails again is a dead letter again.
+    """
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.spool import requeue  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+
+    if bool(numbers) == (everything or reason is not None):
+        _fail("choose dead letters by their ids, or by --reason, or take --all", 2)
+    settings = _gateway(config)
+    with _usage_errors(SourceError, KindError), _spool_errors():
+        requeue(settings, numbers or (), reason=reason, as_json=as_json)
 
 
 def _version(*, value: bool) -> None:

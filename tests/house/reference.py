@@ -5,7 +5,7 @@ A section stands between ``<!-- reference: NAME -->`` and ``<!-- end -->``; the 
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,8 @@ def settings(model: type[BaseModel]) -> str:
 
 def commands() -> str:
     """The help of every command, as the terminal shows it."""
-    group = typer.main.get_command(app)
-    listed: dict[str, Any] = getattr(group, "commands", {})
     parts = []
-    for name, command in listed.items():
+    for name, command in _commands("", typer.main.get_command(app)):
         rows = []
         for parameter in command.params:
             help_text = getattr(parameter, "help", None) or ""
@@ -54,6 +52,12 @@ def commands() -> str:
         text = " ".join((command.help or "").split("\f")[0].split())
         parts.append("\n".join([f"### `citygate {name}`", "", text, "", *table, "```sh", example, "```"]))
     return "\n\n".join(parts)
+
+
+def _commands(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - typer's own or click's
+    for name, command in getattr(group, "commands", {}).items():
+        yield f"{prefix}{name}", command
+        yield from _commands(f"{prefix}{name} ", command)
 
 
 def kind_table() -> str:
