@@ -194,10 +194,10 @@ def node_red(folder: Path, broker_port: int, url: str, ui_port: int) -> Contende
     path = shutil.which("node-red")
     if path is None:
         return None
-    flow = [
+    flow: list[dict[str, Any]] = [
         {"id": "tab", "type": "tab", "label": "bench"},
         {
-            "id": "broker",
+            "id": "mosquitto",
             "type": "mqtt-broker",
             "broker": "127.0.0.1",
             "port": str(broker_port),
@@ -206,21 +206,12 @@ def node_red(folder: Path, broker_port: int, url: str, ui_port: int) -> Contende
             "protocolVersion": "4",
             "keepalive": "60",
         },
+    ]
+    way: list[dict[str, Any]] = [
+        {"type": "mqtt in", "topic": "city/#", "qos": "1", "datatype": "json", "broker": "mosquitto"},
+        {"type": "function", "func": _NODE_RED_FUNCTION, "outputs": 1},
         {
-            "id": "in",
-            "type": "mqtt in",
-            "z": "tab",
-            "topic": "city/#",
-            "qos": "1",
-            "datatype": "json",
-            "broker": "broker",
-            "wires": [["line"]],
-        },
-        {"id": "line", "type": "function", "z": "tab", "func": _NODE_RED_FUNCTION, "outputs": 1, "wires": [["join"]]},
-        {
-            "id": "join",
             "type": "join",
-            "z": "tab",
             "mode": "custom",
             "build": "string",
             "property": "payload",
@@ -229,18 +220,17 @@ def node_red(folder: Path, broker_port: int, url: str, ui_port: int) -> Contende
             "joinerType": "str",
             "timeout": "1",
             "count": "5000",
-            "wires": [["send"]],
         },
         {
-            "id": "send",
             "type": "http request",
-            "z": "tab",
             "method": "POST",
             "ret": "txt",
             "url": f"{url}/api/v2/write?bucket=city&org=town&precision=ms",
-            "wires": [[]],
         },
     ]
+    for place, node in enumerate(way):
+        wires = [f"step{place + 1}"] if place + 1 < len(way) else []
+        flow.append({"id": f"step{place}", "z": "tab", "x": 100 * place, "y": 100, "wires": [wires], **node})
     (folder / "flows.json").write_text(json.dumps(flow), "utf-8")
     command = [path, "--userDir", str(folder), "--port", str(ui_port), "flows.json"]
     return Contender("node-red", command, folder, folder)
@@ -271,15 +261,15 @@ class Victoria:
     def await_stored(self, site: str, count: int, seconds: float = 120) -> float:
         """Waits until a site's readings are all there; returns the moment when the last was taken, monotonic."""
         deadline = time.monotonic() + seconds
-        taken, moved, looked = self.taken(), time.monotonic(), False
+        taken, moved, look = self.taken(), time.monotonic(), time.monotonic()
         while True:
             now, moment = self.taken(), time.monotonic()
             if now != taken:
-                taken, moved, looked = now, moment, False
-            elif not looked and moment - moved > 0.2:
-                looked = True
+                taken, moved, look = now, moment, moment + 0.2
+            elif moment > look:
                 if self.stored(site) >= count:
                     return moved
+                look = moment + 1
             assert moment < deadline, f"{self.stored(site)} of {count} readings stored within {seconds:.0f} s"
             time.sleep(0.02)
 
