@@ -42,7 +42,7 @@ class Turned(Gateway):
         command = [sys.executable, "-m", "gateway", "run", "-c", str(self.config)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | fake)
-        wait_for(lambda: self.health() is not None, "the health endpoint")
+        wait_for(lambda: (self.health() or {"health": {}})["health"].get("connected") == 1, "the connection")
 
     @property
     def _turn(self) -> Path:
