@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.publish import Broker, Publisher
 from tests.chaos.load import QUANTITIES, Load
@@ -195,15 +196,18 @@ class _Chaos:
     async def _watch(self) -> None:
         """The ledger adds up at any moment, and never goes back."""
         while True:
-            if (state := await self._site.health()) is not None:
-                counts = state["ledger"].get("city", {})
-                if counts:
-                    self._judge(counts)
+            if (state := await self._site.health()) is not None and "city" in state["ledger"]:
+                self._judge(state)
             await asyncio.sleep(0.5)
 
-    def _judge(self, counts: dict[str, int]) -> None:
-        if problem := imbalance(counts):
-            self._problem(f"ledger: {problem}")
+    def _judge(self, state: dict[str, Any]) -> None:
+        counts = state["ledger"]["city"]
+        for ledger in (state["ledger"], *(output["ledger"] for output in state["outputs"])):
+            for part in ledger.values():
+                if problem := imbalance(part):
+                    self._problem(f"ledger: {problem}")
+        if state["alarms"]:
+            self._problem(f"alarms: {state['alarms']}")
         for fate in ("received", "delivered", "duplicate"):
             if counts[fate] < self._last.get(fate, 0):
                 self._problem(f"ledger: {fate} went back from {self._last[fate]} to {counts[fate]}")
@@ -254,7 +258,7 @@ class _Chaos:
     async def _verify(self) -> None:
         state = await self._site.status()
         counts = self.result.ledger = state["ledger"]["city"]
-        self._judge(counts)
+        self._judge(state)
         optional: set[int] | range = set()
         if self._tap:
             optional = set(range(self._load.messages)) - _numbers(self._load, self._tap)
@@ -263,11 +267,9 @@ class _Chaos:
         if self._tap:
             return
         sent = self._load.readings
-        once = counts["received"] - counts["duplicate"]
-        if once != sent:
-            self._problem(f"ledger: {once} readings received, duplicates not counted, but {sent} were sent: {counts}")
-        if counts["delivered"] != sent:
-            self._problem(f"ledger: {counts['delivered']} readings delivered, but {sent} were sent: {counts}")
+        for part in (counts, *(output["ledger"]["city"] for output in state["outputs"])):
+            if part["received"] - part["duplicate"] != sent or part["delivered"] != sent:
+                self._problem(f"ledger: {sent} readings were sent, but it says {part}")
 
 
 async def _return(part: Part, away: float) -> None:

@@ -44,7 +44,7 @@ async def test_what_was_acknowledged_is_stored_although_the_broker_was_killed(si
 
 async def test_what_is_new_does_not_wait_behind_a_backlog(tmp_path: Path, program: Program, seed: int) -> None:
     programs = program("mosquitto", "mosquitto"), program("influxd", "influxdb")
-    with Site(tmp_path, *programs, output='backlog_rate = "50KB"') as site:
+    with Site(tmp_path, *programs, output='backlog_rate = "20KB"') as site:
         result = await outage.run(site, seed, 50_000)
     assert not result.problems, f"seed {seed}, data in {tmp_path}: {result}"
     assert result.fresh, "nothing new was stored while the backlog drained"
