@@ -47,13 +47,14 @@ _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _SLOW_DELAYS = (5.0, 60.0)  # for what only a person can mend
 _LEAST_DELAY = 0.1
-_STUCK_DELAY = 300.0  # for a row with a point at which the server fails
+_STUCK_DELAY = 300.0  # for a row with a point at which the server fails, times the number of such rows
 _REMIND = 60.0  # s between two log messages about the same trouble
 _LEAST_REQUEST = 16384  # bytes of line protocol below which requests do not shrink, and most of a probe
 _LATE_SHARE, _QUICK_SHARE = 1 / 2, 1 / 8  # of the timeout: requests that take longer shrink, quicker ones grow
 _COMPRESSION = 8  # line protocol to gzip, about
 _STRIKES = 3  # failures in a row, at a server that takes others, after which a row is sifted
 _TRIES_FOR_A_WITNESS = 32
+_WITNESS_TURN = 3
 
 _KEYS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -285,8 +286,7 @@ class Forwarder:
         body, size = gzip_of(rows), sum(row.raw_bytes for row in rows)
         if lane.budget:
             await lane.budget.spend(len(body))
-        if not self._open.is_set():
-            return Answer(0, "")  # the rows may not be the newest any more when it opens
+            await self._opened()
         began = time.monotonic()
         answer = await self._post(body)
         share = (time.monotonic() - began) / self._output.timeout
@@ -333,7 +333,7 @@ class Forwarder:
                 sift.too_large()
             else:
                 failed += 1
-                if failed < _STRIKES:
+                if failed < (2 * _STRIKES if alone else 2):
                     continue
                 sift.refused(None)
             failed = 0
@@ -351,7 +351,7 @@ class Forwarder:
         stuck = {line.row for line in sift.stuck}
         if stuck:
             self._stuck |= stuck
-            asyncio.get_running_loop().call_later(_STUCK_DELAY, self._unstick, stuck)
+            asyncio.get_running_loop().call_later(_STUCK_DELAY * len(self._stuck), self._unstick, stuck)
             _log.error(
                 "%s: the server fails at %d points, which wait; the others go on", self._output.name, len(sift.stuck)
             )
@@ -392,29 +392,24 @@ class Forwarder:
                 await self._probe()
 
     async def _probe(self) -> None:
-        """Asks with a small request: the newest row, or should the server fail at that one, another."""
-        rows = await self._spool.next_rows(self._output.name, 1, newest_first=self._probes % 3 != 1)
-        if self._witness and (self._probes % 3 == 2 or not rows):  # noqa: PLR2004
+        """Asks with the newest row if it is small; by turns with other points, should the server fail at that one."""
+        turn = self._probes % 4
+        rows = await self._spool.next_rows(self._output.name, 1, newest_first=turn != 1)
+        if self._witness and (turn == _WITNESS_TURN or not rows):
             rows = [self._witness]
         if not rows:
             self._open.set()  # nothing is there to ask for
             return
-        (row,) = rows
-        small = row.raw_bytes <= _LEAST_REQUEST
-        if small:
-            body = gzip_of(rows)
-        else:
-            lines = row.text()
-            most = max(_LEAST_REQUEST * len(lines) // row.raw_bytes, 1)
-            body = gzip.compress(b"\n".join(lines[-most:]), 1)
+        whole = turn % 2 == 0 and rows[0].raw_bytes <= _LEAST_REQUEST
+        body = gzip_of(rows) if whole else gzip.compress(random.choice(rows[0].text()), 1)  # noqa: S311
         answer = await self._post(body)
-        if answer.judged:
-            self._probes = 0
-            self._open.set()
-        else:
+        if not answer.judged:
             self._probes += 1
-        if answer.accepted and small:
-            self._witness = row
+            return
+        self._probes = 0
+        self._open.set()
+        if answer.accepted and whole:
+            self._witness = rows[0]
             await self._delivered(rows, [])
 
     async def _post(self, body: bytes) -> Answer:

@@ -190,7 +190,7 @@ class Server:
                 self._connects_in = time.monotonic() - began
             self._unconnected = 0
         except Exception as error:  # noqa: BLE001 - whatever the libraries make of what a server sends
-            answer = self._no_answer(error)
+            answer = self._no_answer(error, first=not session.proven)
             if session is self._session:
                 self._session = None
         finally:
@@ -208,7 +208,7 @@ class Server:
                 text = str(content.get("message") or content["error"])
         return Answer(status, self._shown(text), _retry_after(headers), html)
 
-    def _no_answer(self, error: Exception) -> Answer:
+    def _no_answer(self, error: Exception, *, first: bool) -> Answer:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             self._unconnected += 1
             return Answer(0, "no connection in time")
@@ -217,6 +217,9 @@ class Server:
         reason = self._shown(str(error) or type(error).__name__)
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError) or "[SSL:" in reason:
             return Answer(0, f"{reason}: check tls_ca, tls_cert and tls_key, and the server's certificate", ours=True)
+        hung_up = isinstance(error, OSError | aiohttp.ServerDisconnectedError)
+        if self._tls and first and hung_up and not isinstance(error, aiohttp.ClientConnectorError):  # as TLS 1.3 may
+            reason += "; if it wants another client certificate, check tls_cert and tls_key"
         return Answer(0, reason)
 
     def _shown(self, text: str) -> str:

@@ -12,7 +12,7 @@ from gateway.config import OutputConfig
 from gateway.edge import forward
 from gateway.edge.batch import Entry
 from gateway.edge.spool import Spool
-from tests.edge.test_forward import entry, forwarding
+from tests.edge.forwarding import entry, forwarding
 from tests.servers.conftest import Server
 from tests.servers.wait import until
 
