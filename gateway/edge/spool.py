@@ -453,10 +453,10 @@ class Peek:
         try:
             self._db = _opened(path, "ro")
             self._state = load(self._db)
-        except sqlite3.Error as error:
-            raise _explained(path, error) from error
-        except Damaged as error:
-            msg = f"{path}: the spool is damaged ({error}); the gateway will mend it when it starts"
+        except (sqlite3.Error, Damaged) as error:
+            if isinstance(error, sqlite3.Error) and code(error) not in DAMAGED:
+                raise _explained(path, error) from error
+            msg = f"{path}: the spool is damaged ({error}); the gateway mends it when it starts"
             raise SpoolError(msg) from error
 
     def __enter__(self) -> Self:

@@ -6,12 +6,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -307,49 +305,3 @@ def test_checksums_join_at_any_length(first: bytes, zeros: int, last: bytes) -> 
     assert join_crc(zlib.crc32(first), zlib.crc32(last), len(last)) == zlib.crc32(first + last)
     once = join_crc(join_crc(zlib.crc32(first), 0, zeros), 0, 5)
     assert once == join_crc(zlib.crc32(first), 0, zeros + 5)
-
-
-OPERATIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("append"), st.integers(0, 6), st.integers(0, 3), st.sampled_from(["city", "river"])),
-        st.tuples(st.just("deliver"), st.sampled_from("ab"), st.booleans(), st.integers(0, 3)),
-        st.tuples(st.just("reopen"), st.sampled_from(["a", "b", "ab"])),
-    ),
-    max_size=30,
-)
-
-
-@given(OPERATIONS)
-@settings(max_examples=60, deadline=None)
-def test_the_ledger_is_exact_after_any_sequence(operations: list[tuple[object, ...]]) -> None:
-    async def play(folder: Path) -> None:
-        path = folder / "spool.db"
-        limits: dict[str, Any] = {"max_bytes": 1500, "hold": 0, "dead_rows": 3, "dead_bytes": 200}
-        names: str = "ab"
-        spool = Spool(path, names, **limits)
-        try:
-            for operation in operations:
-                match operation:
-                    case "append", int(points), int(others), str(source):
-                        await spool.append(entry(points, source=source, quarantined=others, duplicate=1))
-                    case "deliver", str(output), bool(newest), int(refused) if output in names:
-                        rows = await spool.next_rows(output, 500, newest_first=newest)
-                        bad = [Refusal(r.id, i, t, "no") for r in rows for i, t in enumerate(r.text())][:refused]
-                        await spool.delivered(output, [row.id for row in rows], bad)
-                    case "reopen", str(outputs):
-                        before = spool.ledger()
-                        await spool.close()
-                        spool = Spool(path, outputs, **limits)
-                        if outputs == names:
-                            assert spool.ledger() == before
-                        names = outputs
-                assert_exact(spool)
-                for output in names:
-                    rows = await spool.next_rows(output, 2**30)
-                    assert spool.backlog(output).rows == len(rows)
-                    assert spool.backlog(output).bytes == sum(row.raw_bytes for row in rows)
-        finally:
-            await spool.close()
-
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(play(Path(folder)))
