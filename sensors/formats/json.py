@@ -84,15 +84,16 @@ class Json:
         if not isinstance(data, dict):
             msg = f"expected a JSON object, not {type(data).__name__}"
             raise PayloadError(msg)
+        fields: dict[str, object] = data
         time = math.nan
-        if self.time is not None and (sent := data.pop(self.time, None)) is not None:
+        if self.time is not None and (sent := fields.pop(self.time, None)) is not None:
             time = _time(self.time, sent)
         values: dict[str, float] = {}
         problems: list[str] = []
-        for key, value in data.items():
+        for key, value in fields.items():
             try:
-                values[self.rename.get(str(key), str(key))] = _number(value)
-            except (ValueError, OverflowError):
+                values[self.rename.get(key, key)] = _number(value)
+            except (TypeError, ValueError, OverflowError):
                 printable = key[:80].encode("utf-8", "backslashreplace").decode()
                 problems.append(f"{printable}: expected a number, not {_shown(value)}")
         return Sample(time, values, tuple(problems))
@@ -101,13 +102,15 @@ class Json:
 def _number(value: object) -> float:
     if value is None:
         return math.nan
-    if isinstance(value, str) and (angle := COMPASS.get(value.strip().upper())) is not None:
-        return angle
-    if isinstance(value, bool | int | float | str):
-        number = float(value)
-        if math.isfinite(number):
-            return number
-    raise ValueError
+    if isinstance(value, str):
+        if (angle := COMPASS.get(value.strip().upper())) is not None:
+            return angle
+    elif not isinstance(value, (int, float)):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _time(key: str, value: object) -> float:

@@ -324,6 +324,17 @@ def test_a_hundred_thousand_topics_without_a_source_do_not_stay_in_memory() -> N
         entry = way.send([(f"junk/{i}", b"{}") for i in range(start, start + 20_000)])
         assert total(entry)["dead"] == 20_000
     assert len(way.channels) == 0
+    way.send([("junk/0", b"{}")])
+    assert len(way.decoder._refused) + len(way.decoder._topics) == 1
+
+
+def test_a_hundred_thousand_topics_of_one_sensor_do_not_stay_in_memory() -> None:
+    way = Way(SourceConfig(topic="x/{sensor}/#", kind="air", site="s"), limits=LimitsConfig(sensors=1000))
+    for start in range(0, 100_000, 20_000):
+        entry = way.send([(f"x/a1/{i}", {"ts": NOW + i, "pm25": 1}) for i in range(start, start + 20_000)])
+        assert total(entry)["queued"] == 20_000
+    assert len(way.decoder._topics) <= 2000
+    assert way.decoder.sensors == 1
 
 
 def test_a_message_is_known_only_once_it_is_committed() -> None:

@@ -53,6 +53,14 @@ def test_whatever_is_sent_the_ledger_is_exact_and_every_line_can_be_stored(messa
             assert len(points) == lines.count(b"\n") + 1
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
+def test_every_number_is_stored_as_it_was_sent(numbers: list[float]) -> None:
+    messages: list[Message] = [("city/a/air/b", {"ts": NOW + i, "radon": number}) for i, number in enumerate(numbers)]
+    lines = Way().send(messages).lines.decode().splitlines()
+    written = [float(line.split("radon=")[1].split(",")[0]) for line in lines]
+    assert list(map(repr, written)) == list(map(repr, numbers))
+
+
 COURSE = st.lists(
     st.tuples(
         st.sampled_from(["city/a/air/b", "city/a/air/c", "city/a/level/d", "x/a"]),
@@ -78,7 +86,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, kinds.Kind]:
     return kinds.known(folder)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(COURSE, st.integers(1, 10), st.data())
 def test_messages_are_judged_alike_in_one_batch_and_one_by_one(
     known: Mapping[str, kinds.Kind], messages: list[Message], rounds: int, data: st.DataObject
