@@ -127,11 +127,14 @@ class Agent:
         fault: Exception | None = None
         try:
             readings = self.decoder.decode(batch)
-            events = self.inspector.inspect(readings)
-            entry = encode(readings, events, self.channels, self.config.gateway.id)
+            try:
+                events = self.inspector.inspect(readings)
+                entry = encode(readings, events, self.channels, self.config.gateway.id)
+            except Exception:
+                self.inspector.undo()
+                raise
         except Exception as error:  # noqa: BLE001 - told below, when it is known whose it is
             fault = error
-            self.inspector.undo()
         if fault and len(batch.topics) > 1:
             for half in batch.halves():
                 await self._pass(half)
@@ -193,9 +196,13 @@ class Agent:
 
     async def _requeue(self) -> None:
         """Gives dead letters another try that ``citygate spool requeue`` asks for."""
-        if wanted := await self.spool.requests():
-            async with self._turn:
-                await requeue(self.spool, self.decoder, self.inspector, self.channels, self.config.gateway.id, wanted)
+        try:
+            if wanted := await self.spool.requests():
+                async with self._turn:
+                    gateway = self.config.gateway.id
+                    await requeue(self.spool, self.decoder, self.inspector, self.channels, gateway, wanted)
+        except SpoolError as error:
+            log.error("cannot try dead letters again now: %s", error)  # noqa: TRY400 - told by its text
 
     def _check_ledger(self) -> None:
         wrong = self.spool.ledger().mismatches()

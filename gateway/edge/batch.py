@@ -32,6 +32,7 @@ class RawBatch:
         boot: While the wall clock is not known: of which run of the machine ``received`` tells; otherwise None.
         estimated: Whether ``received`` is an estimate, because the clock of that run never became known.
         held: Place in the spool of each message, if they were held there; otherwise empty.
+        again: Whether these are dead letters that are tried again: what was read in part is known, and no duplicate.
         receipt: What ``acknowledge()`` needs; opaque to everyone but the ingest that made it.
     """
 
@@ -44,6 +45,7 @@ class RawBatch:
     boot: Boot | None = None
     estimated: bool = False
     held: list[int] = field(default_factory=list)
+    again: bool = False
     receipt: object = None
 
     def halves(self) -> "tuple[RawBatch, RawBatch]":
@@ -62,6 +64,7 @@ class RawBatch:
             self.boot,
             self.estimated,
             self.held[start:end],
+            self.again,
         )
 
 

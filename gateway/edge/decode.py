@@ -304,11 +304,12 @@ class Decoder:
         if batch.retained:  # without a time of its own there is no telling of when it is
             rows = {row for row, place in enumerate(messages.places) if place in batch.retained and not timed[row]}
         met: set[int] = set(keys)
-        if len(met) == len(keys) and met.isdisjoint(self._seen) and met.isdisjoint(self._seen_before):
+        seen, seen_before = (set[int](), set[int]()) if batch.again else (self._seen, self._seen_before)
+        if len(met) == len(keys) and met.isdisjoint(seen) and met.isdisjoint(seen_before):
             return rows
         met.clear()
         for row, key in enumerate(keys):
-            if not (key in met or key in self._seen or key in self._seen_before):
+            if not (key in met or key in seen or key in seen_before):
                 met.add(key)
             elif timed[row] or messages.places[row] in batch.redelivered:
                 rows.add(row)

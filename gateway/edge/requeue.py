@@ -79,6 +79,7 @@ class _Way:
             topics=[letter.topic for letter in messages],
             payloads=[letter.payload for letter in messages],
             received=[letter.received for letter in messages],
+            again=True,
         )
         try:
             entry = self._encoded(batch)
