@@ -24,6 +24,7 @@ _SHARE = 10  # part of the readings that is sent to the broker that is killed
 _TENTHS = 10
 
 say = Console(soft_wrap=True, highlight=False, markup=False).print
+aside = Console(soft_wrap=True, highlight=False, markup=False, stderr=True).print
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,7 +118,7 @@ def _progress(readings: int, strikes: int) -> Iterator[chaos.Progress]:
             nonlocal said
             if (tenth := sent * _TENTHS // readings) > said:
                 said = tenth
-                say(f"{sent:,} of {readings:,} readings, {struck} of {strikes} blows")
+                aside(f"{sent:,} of {readings:,} readings, {struck} of {strikes} blows")
 
         yield tell
         return

@@ -32,16 +32,19 @@ def test_a_seed_reproduces_the_schedule() -> None:
     )
 
 
+@pytest.mark.slow
 async def test_all_is_stored_once_through_kills_of_everything(site: Site, seed: int) -> None:
     result = await chaos.run(site, Plan(seed, readings=60_000, kills=10, database_kills=4, restarts=2, pace=0.5))
     assert not result.problems, f"seed {seed}, data in {site.folder}: {result}"
 
 
+@pytest.mark.slow
 async def test_what_was_acknowledged_is_stored_although_the_broker_was_killed(site: Site, seed: int) -> None:
     result = await chaos.run(site, Plan(seed, readings=20_000, kills=1, broker_kills=2, pace=0.5))
     assert not result.problems, f"seed {seed}, data in {site.folder}: {result}"
 
 
+@pytest.mark.slow
 async def test_what_is_new_does_not_wait_behind_a_backlog(tmp_path: Path, program: Program, seed: int) -> None:
     programs = program("mosquitto", "mosquitto"), program("influxd", "influxdb")
     with Site(tmp_path, *programs, output='backlog_rate = "20KB"') as site:
