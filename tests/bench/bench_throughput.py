@@ -123,6 +123,7 @@ def _rows(runs: dict[str, list[Measured]]) -> list[dict[str, object]]:
     ]
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("regime", ["backlog", "steady"])
 def test_throughput(regime: str, stage: Stage, victoria_metrics: Server) -> None:
     database = Victoria(victoria_metrics)
