@@ -41,7 +41,7 @@ def show(state: dict[str, Any]) -> None:
     health, broker = state["health"], state["broker"]
     link = "[green]connected[/green]" if broker["connected"] else "[red]not connected[/red]"
     for alarm in state["alarms"]:
-        console.print(f"[red bold]alarm[/red bold] the ledger does not balance: {alarm}", soft_wrap=True)
+        console.print(f"[red bold]alarm[/red bold] {alarm}", soft_wrap=True)
     console.print(
         f"[bold]{state['gateway']}[/bold]  up {health['uptime_s']:.0f} s · {health['sensors']} sensors · "
         f"{health['rss_bytes'] / 1e6:.0f} MB memory · spool {health['spool_bytes'] / 1e6:.1f} MB"

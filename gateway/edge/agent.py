@@ -74,7 +74,8 @@ class Agent:
         self.ingest = _ingest(config, self.decoder, self.clock)
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
         self._turn = asyncio.Lock()  # one batch at a time goes the way
-        self._alarms: list[str] = []
+        self._mismatches: list[str] = []
+        self._stuck: str | None = None  # why nothing can be committed now
         self._started = time.monotonic()
         self._stopping = asyncio.Event()
 
@@ -156,10 +157,12 @@ class Agent:
             try:
                 await self.spool.append(entry)
             except SpoolError as error:
-                log.error("cannot commit, the broker keeps the messages: %s", error)  # noqa: TRY400 - told by its text
+                self._stuck = f"cannot commit, the broker keeps the messages: {error}"
+                log.error("%s", self._stuck)  # noqa: TRY400 - told by its text
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, 2)
             else:
+                self._stuck = None
                 return
 
     async def _watch_clock(self) -> None:
@@ -206,8 +209,8 @@ class Agent:
 
     def _check_ledger(self) -> None:
         wrong = self.spool.ledger().mismatches()
-        if wrong != self._alarms:
-            self._alarms = wrong
+        if wrong != self._mismatches:
+            self._mismatches = wrong
             for mismatch in wrong:
                 log.error("the ledger does not balance: %s. Please report this as a fault of citygate", mismatch)
 
@@ -221,7 +224,8 @@ class Agent:
         ledger = self.spool.ledger()
         return {
             **ledger.total,
-            "ledger_mismatches": len(self._alarms),
+            "ledger_mismatches": len(self._mismatches),
+            "stuck": int(self._stuck is not None),
             "dead_letters": ledger.dead_letters,
             "dead_letters_dropped": ledger.dead_dropped,
             "spool_bytes": ledger.bytes,
@@ -246,9 +250,12 @@ class Agent:
     def status(self) -> dict[str, object]:
         """Everything that ``citygate status`` shows."""
         ledger = self.ledger()
+        alarms = [f"the ledger does not balance: {mismatch}" for mismatch in self._mismatches]
+        if self._stuck:
+            alarms.append(self._stuck)
         return {
-            "status": "alarm" if self._alarms else "ok",
-            "alarms": self._alarms,
+            "status": "alarm" if alarms else "ok",
+            "alarms": alarms,
             "gateway": self.config.gateway.id,
             "broker": {
                 "host": self.config.mqtt.host,
