@@ -118,6 +118,7 @@ class Store:
         self.keys: list[int] = []
         self.pressed = False  # the disk was full against the estimate, which is not believed until an append succeeds
         self._full_since: float | None = None
+        self._refused = 0, 0  # sizes of the entry that did not fit last
         self._evicting = False
         self._delivering = False  # something has left the way it should since the last eviction
         self._evicted: dict[str, int] = {}  # readings of which no warning has told yet
@@ -253,9 +254,11 @@ class Store:
         now = monotonic()
         held_long = self._full_since is not None and now - self._full_since >= self.limits.hold
         if self._fits(size, on_disk, strictly=self.pressed and held_long):
-            if not self.pressed and (self._delivering or not self._evicting):
+            over = not self.pressed and (self._delivering or not self._evicting)
+            if over and self._fits(*self._refused, strictly=False):  # not only something smaller
                 self._full_since, self._evicting = None, False
             return
+        self._refused = size, on_disk
         why = "at its size limit" if self.state.size + size > self.limits.max_bytes else "its disk is full"
         if self._full_since is None:
             self._full_since = now
