@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -20,7 +20,9 @@ COMPASS = {
     )
 }
 """Degrees of the sixteen points of the compass, clockwise from north."""
+_MOST_SECONDS = 1e11  # a larger number would be taken for ms
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END_OF_SECONDS = 1e11  # as a time, a number from here on is one of milliseconds
 _PLAIN = msgspec.json.Decoder(dict[str, float])
 
 
@@ -138,7 +140,8 @@ def _number_or_moment(key: str, text: str) -> float:
     if moment.tzinfo is None:
         msg = f"{key}: the time {text[:40]!r} has no offset from UTC"
         raise PayloadError(msg)
-    return (moment - _EPOCH) / timedelta(milliseconds=1)
+    seconds = (moment - _EPOCH).total_seconds()
+    return seconds if seconds < _END_OF_SECONDS else math.inf
 
 
 def _shown(value: object) -> str:

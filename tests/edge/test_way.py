@@ -100,6 +100,12 @@ def test_times_are_understood_in_every_usual_form(ts: object) -> None:
     assert line.endswith(f" {NOW}")
 
 
+def test_a_written_time_is_what_it_says_in_any_year() -> None:
+    for text, ms in (("1970-01-01T00:20:00Z", 1_200_000), ("2262-01-01T00:00:00.125Z", 9_214_646_400_125)):
+        (line,) = Way().lines({"ts": text, "pm25": 1})
+        assert line.endswith(f" {ms}")
+
+
 def test_a_failed_value_goes_to_quarantine_and_only_its_flag_to_the_main_measurement() -> None:
     entry = Way().send([(A1, {"ts": NOW, "pm25": 5000, "pm10": 40})])
     assert entry.quarantine.decode() == (
@@ -162,6 +168,7 @@ def test_a_time_far_ahead_is_suspect_and_kept() -> None:
         (b'{"ts": "nan", "pm25": 1}', "ts: expected a time"),
         (b'{"ts": true, "pm25": 1}', "ts: expected a time"),
         (b'{"ts": "0001-01-01T00:00:00+14:00", "pm25": 1}', "outside 1970"),
+        (b'{"ts": "9999-12-31T23:59:59-14:00", "pm25": 1}', "outside 1970"),
         (b'{"ts": 1790000000000, "\\ud800": 1}', "is no name for a quantity"),
         (b'{"ts": 1790000000000, "\\ud800": "x"}', "\\ud800: expected a number"),
         (b'{"ts": 1790000000000, "pm25": %b1%b}' % (b"[" * 900, b"]" * 900), "expected a number, not a list"),
