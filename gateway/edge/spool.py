@@ -452,7 +452,9 @@ class Peek:
         self.path = path
         try:
             self._db = _opened(path, "ro")
+            self._db.execute("BEGIN")  # the ledger and the rows are those of one moment
             self._state = load(self._db)
+            self._db.execute("COMMIT")
         except (sqlite3.Error, Damaged) as error:
             if isinstance(error, sqlite3.Error) and code(error) not in DAMAGED:
                 raise _explained(path, error) from error

@@ -198,6 +198,23 @@ async def test_a_refused_point_stays_when_its_output_is_no_longer_configured(tmp
         assert_exact(spool)
 
 
+async def test_who_looks_in_while_rows_come_and_go_sees_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+
+    def look() -> list[str]:
+        with Peek(path) as peek:
+            return peek.ledger().mismatches()
+
+    async with opened(path) as spool:
+        await spool.append(entry(1))
+        for _ in range(50):
+            looking = asyncio.create_task(asyncio.to_thread(look))
+            while not looking.done():
+                row = await spool.append(entry(1))
+                await spool.delivered("a", [row])
+            assert await looking == []
+
+
 async def test_another_process_looks_in_and_asks(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     async with opened(path, ["a", "b"]) as spool:
