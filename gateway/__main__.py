@@ -434,6 +434,26 @@ def spool_requeue(
         requeue(settings, numbers or (), reason=reason, as_json=as_json)
 
 
+@app.command(epilog="Example: citygate evaluate --nab NAB --scores-out NAB/results")
+def evaluate(
+    nab: Annotated[Path, typer.Option(metavar="DIR", help="Numenta Anomaly Benchmark: DIR/data and DIR/labels.")],
+    scores_out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write scores as the benchmark's own scorer reads them.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure how good the adaptive detector is, by a benchmark's published rules."""
+    from gateway.evaluate import main as run_evaluation  # noqa: PLC0415
+    from gateway.nab import LayoutError  # noqa: PLC0415
+
+    with _usage_errors(LayoutError):
+        try:
+            run_evaluation(nab, scores_out=scores_out, as_json=as_json)
+        except OSError as error:
+            _fail(error, 1)
+
+
 def _version(*, value: bool) -> None:
     if value:
         typer.echo(f"citygate {__version__}")
