@@ -185,6 +185,7 @@ class Forwarder:
                 outages = self._outages
                 await self._send_arrived(newest=newest)
             except SpoolError as error:
+                outages = -1
                 self._old.set()
                 await self._pause(str(error))
 
@@ -248,9 +249,7 @@ class Forwarder:
             newest_first=newest_first,
             without=self._taken | self._stuck,
         )
-        rows = [
-            row for row in rows if row.id not in self._taken and wanted(row)
-        ]  # a lane may have taken some meanwhile
+        rows = [row for row in rows if row.id not in self._taken and wanted(row)]  # the other lane may have been faster
         self._taken.update(row.id for row in rows)
         return rows
 
@@ -407,7 +406,8 @@ class Forwarder:
             self._probes += 1
             return
         self._probes = 0
-        self._open.set()
+        if time.monotonic() >= self._ask_at:  # else the other lane, still under way, was asked to wait
+            self._open.set()
         if answer.accepted and whole:
             self._witness = rows[0]
             await self._delivered(rows, [])
@@ -452,7 +452,7 @@ class Forwarder:
     def _recovered(self) -> None:
         self._last_success = time.time_ns() // 1_000_000
         if time.monotonic() < self._ask_at:
-            return  # the other lane was asked to wait
+            return
         self._failures = 0
         self._open.set()
         if self._trouble is not None:

@@ -4,12 +4,16 @@ import asyncio
 import gzip
 import logging
 import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
+from gateway.edge.servers import _Resolver
 from gateway.edge.spool import Spool
 from tests.edge.forwarding import NOW, TOKEN, Server, entry, forwarding, lines_of, output, points
 from tests.servers.wait import until
@@ -311,3 +315,48 @@ async def test_a_connection_that_the_server_closed_while_idle_is_no_trouble(tmp_
             await until(lambda: spool.ledger().total["delivered"] == number + 1)  # noqa: B023
             hostile.close()
         assert forwarder.status()["last_error"] is None
+
+
+async def test_a_connection_that_is_never_made_is_given_up_in_a_second(
+    tmp_path: Path, hostile: Hostile, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", port))
+        full.listen(0)
+        for client in (first, second):  # whoever comes now is not answered
+            client.settimeout(0)
+            client.connect_ex(("127.0.0.1", port))
+        hostile.url = f"http://127.0.0.1:{port}"
+        async with forwarding(tmp_path, output(hostile, timeout="1h")) as (spool, forwarder):
+            await spool.append(entry(points(0, 10)))
+            await until(lambda: "no connection in time" in (forwarder.status()["last_error"] or ""))
+            full.close()
+            async with await asyncio.start_server(hostile.serve, "127.0.0.1", port, limit=2**20):
+                assert await forwarder.flush(20)
+                hostile.close()
+    assert hostile.stored == lines_of(points(0, 10))
+
+
+async def test_the_address_found_last_serves_while_name_servers_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = [{"host": "192.0.2.1"}]
+    lookups = 0
+    silent = False
+
+    async def resolve(*_: object) -> list[Any]:
+        nonlocal lookups
+        lookups += 1
+        if silent:
+            await asyncio.sleep(3600)
+        return found
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr("gateway.edge.servers._LOOKUP", 0.01)
+    resolver = _Resolver()
+    assert await resolver.resolve("influx.example.org") == found
+    silent = True
+    for _ in range(5):
+        assert await resolver.resolve("influx.example.org") == found
+    assert lookups == 2  # no threads pile up
+    assert resolver._lookup is not None
+    resolver._lookup.cancel()

@@ -11,7 +11,7 @@ from gateway.config import OutputConfig
 from gateway.edge import forward
 from gateway.edge.forward import Forwarder
 from gateway.edge.servers import Server as Away
-from gateway.edge.spool import Spool
+from gateway.edge.spool import Spool, SpoolError
 from tests.edge.forwarding import BAD, NOW, Server, entry, forwarding, lines_of, output, points
 from tests.servers.wait import until
 
@@ -263,6 +263,28 @@ async def test_bad_points_cost_themselves_and_few_requests(
         counts: Any = spool.ledger().total
         assert (counts["delivered"], counts["dead"]) == (5000 - len(refused), len(refused))
         assert len(server.requests) <= (25 if len(refused) == 1 else 15 * len(refused) + 5)
+
+
+async def test_a_spool_that_cannot_be_read_for_a_moment_leaves_nothing_behind(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with forwarding(tmp_path, output(server)) as (spool, forwarder):
+        await spool.append(entry(points(0, 10)))
+        assert await forwarder.flush(20)
+        read, failures = spool.next_rows, 3
+
+        async def fail(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                message = "the file is locked"
+                raise SpoolError(message)
+            return await read(*arguments, **settings)
+
+        monkeypatch.setattr(spool, "next_rows", fail)
+        await spool.append(entry(points(10, 20)))
+        await until(lambda: len(server.stored) == 20)
+        assert "locked" in forwarder.status()["last_error"]
 
 
 def test_an_output_says_its_budget() -> None:
