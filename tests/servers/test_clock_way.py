@@ -35,7 +35,7 @@ class Turned(Gateway):
         fake = {
             "LD_PRELOAD": self.library,
             "FAKETIME_TIMESTAMP_FILE": str(self._turn),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
         }
@@ -57,10 +57,15 @@ class Turned(Gateway):
     def take(self, port: int, values: range) -> None:
         """Sends readings without a time of their own, each when the one before has been taken."""
         for value in values:
-            before, taken = _now(), self.ledger()["received"]
+            before, count = _now(), len(self.told) + 1
             publish(port, [("city/east/air/a1", b'{"pm25":%d}' % value)])
-            wait_for(lambda taken=taken: self.ledger()["received"] > taken, "the reading to be taken")  # type: ignore[misc]
+            wait_for(lambda count=count: self.counts("received", count), "the reading to be taken")  # type: ignore[misc]
             self.told[value] = before - READING, _now() + READING
+
+    def counts(self, fate: str, count: int) -> bool:
+        """Whether the ledger has this many of a fate; a busy machine may not answer in time."""
+        state = self.health()
+        return state is not None and state["health"][fate] == count
 
 
 def _now() -> int:
@@ -95,11 +100,6 @@ def rows(influxdb: Server) -> list[tuple[int, int]]:
     return [(int(row[0]), int(row[1])) for row in query(influxdb, "SELECT pm25 FROM air ORDER BY time")]
 
 
-def exact(gateway: Gateway) -> bool:
-    ledger = gateway.ledger()
-    return ledger["received"] == sum(count for fate, count in ledger.items() if fate != "received")
-
-
 def test_readings_of_1970_are_held_over_a_kill_and_stored_with_their_true_times(
     turned: tuple[Turned, int], influxdb: Server
 ) -> None:
@@ -111,18 +111,18 @@ def test_readings_of_1970_are_held_over_a_kill_and_stored_with_their_true_times(
     gateway.kill()
     gateway.start()
     gateway.take(broker, range(10, 20))
-    assert gateway.ledger()["queued"] == 20
+    wait_for(lambda: gateway.counts("queued", 20), "all to be queued")
     assert rows(influxdb) == []
     gateway.turn(0)
     wait_for(lambda: len(rows(influxdb)) >= 20, "all points stored")
     gateway.take(broker, range(20, 25))
-    wait_for(lambda: gateway.ledger()["delivered"] == 25, "the ledger to say so")
+    wait_for(lambda: gateway.counts("delivered", 25), "the ledger to say so")
     stored = rows(influxdb)
     assert [value for _, value in stored] == list(range(25))
     for moment, value in stored:
         first, last = gateway.told[value]
         assert first <= moment <= last
-    assert exact(gateway)
+    wait_for(lambda: gateway.counts("queued", 0) and gateway.counts("ledger_mismatches", 0), "an exact ledger")
     health = query(influxdb, "SELECT received FROM gateway")
     assert all(row[0] >= YEAR_2026 for row in health)
     assert gateway.stop() == 0
@@ -139,14 +139,14 @@ def test_a_clock_that_jumps_reorders_and_loses_nothing(
     for number, jump in enumerate(jumps, 1):
         said = gateway.log().count("the system's clock was set")
         gateway.turn(jump)
-        gateway.take(broker, range(number * 10, number * 10 + 5))  # perhaps before it noticed
+        gateway.take(broker, range(number * 10, number * 10 + 3))  # perhaps before it noticed
         wait_for(lambda said=said: gateway.log().count("the system's clock was set") > said, "a word")  # type: ignore[misc]
-        gateway.take(broker, range(number * 10 + 5, number * 10 + 10))
-    wait_for(lambda: gateway.ledger()["delivered"] == len(gateway.told), "delivery of all")
+        gateway.take(broker, range(number * 10 + 3, number * 10 + 6))
+    wait_for(lambda: gateway.counts("delivered", len(gateway.told)), "delivery of all")
     stored = rows(influxdb)
     assert [value for _, value in stored] == list(gateway.told)
     for moment, value in stored:
         first, last = gateway.told[value]
         assert first - HOUR * 1000 <= moment <= last + HOUR * 1000
-    assert exact(gateway)
+    wait_for(lambda: gateway.counts("queued", 0) and gateway.counts("ledger_mismatches", 0), "an exact ledger")
     assert gateway.stop() == 0
