@@ -20,7 +20,6 @@ COMPASS = {
     )
 }
 """Degrees of the sixteen points of the compass, clockwise from north."""
-_MOST_SECONDS = 1e11  # a larger number would be taken for ms
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_SECONDS = 1e11  # as a time, a number from here on is one of milliseconds
 _PLAIN = msgspec.json.Decoder(dict[str, float])
