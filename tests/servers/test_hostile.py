@@ -151,6 +151,13 @@ async def site_values(site: Site, sensor: str) -> list[float]:
     return [row[1] for row in await site.query(f"SELECT pm10 FROM air WHERE sensor = '{sensor}'")]  # noqa: S608
 
 
+async def test_a_time_from_before_the_clock_was_set_is_kept_as_it_was_sent(shared: Site) -> None:
+    before = await ledger(shared)
+    await publish(shared, [("city/east/air/dawn", b'{"ts":"1970-01-01T00:05:00Z","pm25":1}')])
+    await nobody_else_notices(shared, before, delivered=1)
+    assert [row[0] for row in await stored(shared, "dawn")] == [300_000]
+
+
 @pytest.mark.parametrize(
     "topic",
     [
