@@ -3,11 +3,11 @@
 import logging
 import os
 import sqlite3
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from gateway.edge.salvage import is_cut, records
@@ -78,7 +78,7 @@ _BALLAST_PART = 16  # of a small file system
 _CHECKPOINT = 2**22  # bytes of log: a batch delivered before the checkpoint is never written to the main file
 _CHECKED = 2**26  # bytes of a file whose every page is looked at when it is opened
 _SLACK = 2**16  # the log's index, folders, and what is wrong with the estimate
-_RETRY = 1.0  # s between two attempts to get the ballast back
+_RETRY = 10.0  # s between two attempts to make the file smaller
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
             f"journal_mode={journal}",
             "synchronous=FULL",
             f"wal_autocheckpoint={log // PAGE_SIZE}",
-            f"journal_size_limit={2 * log}",
+            f"journal_size_limit={log + log // 4}",
             "cache_size=-1024",
             "temp_store=MEMORY",
             "secure_delete=OFF",  # Debian's SQLite writes zeros over whatever is deleted: twice the wear
@@ -253,10 +253,13 @@ class Space:
         return int(unused) * PAGE_SIZE
 
     def is_hollow(self, db: sqlite3.Connection) -> bool:
-        """Whether the file has more than the ballast to give back, and little to copy for that."""
+        """Whether the file has more than the ballast to give back, and little to copy for that; asked now and then."""
+        if monotonic() < self._next:
+            return False
+        self._next = monotonic() + _RETRY
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         unused = self.unused(db)
-        return unused >= 2 * self._ballast and pages * PAGE_SIZE - unused <= self._log
+        return unused >= 2 * self._ballast and pages * PAGE_SIZE - unused <= 2 * self._log
 
     def scarce(self) -> bool:
         """Whether the file system is full, whatever the error says."""
@@ -268,17 +271,16 @@ class Space:
         had, self._has_ballast = self._has_ballast, False
         with suppress(OSError):
             self._reserve.unlink()
-        self._next = time.monotonic() + _RETRY
         return had
 
     def fill(self) -> bool:
-        """Takes the ballast again if it is missing and there is room; whether it is missing still."""
-        if self._has_ballast or time.monotonic() < self._next:
-            return False
-        self._next = time.monotonic() + _RETRY
-        system = os.statvfs(self._path.parent)
-        if _size(str(self._reserve)) < self._ballast and system.f_bavail * system.f_frsize < 2 * self._ballast + _SLACK:
+        """Takes the ballast again if it is missing and there is room; whether it is there."""
+        if self._has_ballast:
             return True
+        system = os.statvfs(self._path.parent)
+        missing = self._ballast - _size(str(self._reserve))
+        if missing > 0 and system.f_bavail * system.f_frsize < missing + _SLACK:
+            return False
         try:
             file = os.open(self._reserve, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
@@ -286,11 +288,10 @@ class Space:
             finally:
                 os.close(file)
         except OSError:
-            with suppress(OSError):
-                self._reserve.unlink()
-            return True
+            self.give_up()
+            return False
         self._has_ballast = True
-        return False
+        return True
 
 
 __all__ = [

@@ -318,9 +318,11 @@ class Store:
         if durable:
             self.pressed = False
         with suppress(OSError, sqlite3.Error):  # it is committed, whatever happens here
-            if self.space.fill() and self.space.is_hollow(self.db):
-                self.db.execute("VACUUM")
-                self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not self.space.fill():
+                if self.space.is_hollow(self.db):
+                    self.db.execute("VACUUM")
+                # Without ballast the log must not hold pages for which the file has no room later.
+                self.db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
 
     def _evict_oldest(self, kind: int) -> bool:
         state = self.state
