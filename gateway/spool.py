@@ -40,6 +40,7 @@ _GAP = 2  # columns between those of a table
 _LONG = ("topic", "reason", "boot", "lacking at", "source")
 _TEXTS = (*_LONG, "time", "class")
 _LEAST_WIDTH = 10
+_SHOWN = 20  # dead letters after a requeue
 _AT_ONCE = 0.01  # s
 _FULL_SPEED = 2**40  # bytes a second: nothing fresh needs room beside a drain
 _PATIENCE = 30.0  # s that a gateway may take for dead letters, beyond the interval at which it looks for requests
@@ -139,8 +140,9 @@ def _show_count(state: dict[str, Any], ledger: Ledger) -> None:
         )
     console.print()
     dropped = f", {ledger.dead_dropped:,} more dropped to bound them" if ledger.dead_dropped else ""
-    held = f", {state['held']:,} messages held until the clock is known" if state["held"] else ""
-    console.print(f"{ledger.dead_letters:,} dead letters{dropped}{held}", soft_wrap=True)
+    console.print(f"dead letters: {ledger.dead_letters:,}{dropped}", soft_wrap=True)
+    if state["held"]:
+        console.print(f"messages held until the clock is known: {state['held']:,}", soft_wrap=True)
     for mismatch in state["mismatches"]:
         console.print(f"[red bold]the ledger does not balance:[/] {escape(mismatch)}", soft_wrap=True)
     if not state["mismatches"]:
@@ -378,7 +380,7 @@ async def _drain(config: GatewayConfig) -> bool:
             while any(spool.backlog(name).rows for name in names):
                 for forwarder, name, task in zip(forwarders, names, tasks, strict=True):
                     status = forwarder.status()
-                    trouble = "" if status["state"] == "ok" else f" [red]{escape(str(status['last_error']))}[/red]"
+                    trouble = "" if status["state"] == "ok" else " [red]retrying[/red]"  # the log has said why
                     sent = first[name] - spool.backlog(name).rows
                     progress.update(task, completed=sent, description=f"{escape(name)}{trouble}")
                 await asyncio.sleep(0.1)
@@ -448,22 +450,25 @@ def requeue(config: GatewayConfig, ids: Collection[int], *, reason: str | None, 
                 asyncio.run(_requeue(config, wanted))
     with _peek(config) as peek:
         after = peek.dead_letters()
-    new = {(dead.output, dead.topic, dead.payload): dead for dead in after if dead.id not in before}
-    again = [
-        new[key] for dead in chosen if (key := (dead.output, dead.topic, dead.payload)) in new and dead.id in wanted
-    ]
-    result = {"tried": len(wanted), "dead_again": [_letter(dead) for dead in again], "left_alone": hopeless}
+    tried = {_content(before[number]) for number in wanted}
+    again = [_letter(dead) for dead in after[::-1] if dead.id not in before and _content(dead) in tried]
+    result = {"tried": len(wanted), "dead_again": again, "left_alone": hopeless}
     if as_json:
         _print_json(result)
         return
     console = _console()
-    console.print(
-        f"{len(wanted):,} dead letters tried again, {len(again):,} of them could not be read this time either"
-    )
+    console.print(f"dead letters tried again: {len(wanted):,}, of which {len(again):,} are dead letters again")
     if again:
-        _print_table(console, (_brief(_letter(dead)) for dead in again))
+        _print_table(console, map(_brief, again[:_SHOWN]))
+    if len(again) > _SHOWN:
+        console.print(f"[dim]and {len(again) - _SHOWN:,} more: citygate spool list --dead[/dim]")
     if hopeless:
-        console.print(f"{len(hopeless):,} left alone: damaged on disk, or refused by an output that is not configured")
+        why = "damaged on disk, or refused by an output that is not configured"
+        console.print(f"left alone: {len(hopeless):,} ({why})", soft_wrap=True)
+
+
+def _content(dead: Dead) -> tuple[str, str, bytes]:
+    return dead.output, dead.topic, dead.payload
 
 
 async def _requeue(config: GatewayConfig, ids: Sequence[int]) -> None:
