@@ -53,6 +53,7 @@ def test_whatever_is_sent_the_ledger_is_exact_and_every_line_can_be_stored(messa
             assert len(points) == lines.count(b"\n") + 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
 def test_every_number_is_stored_as_it_was_sent(numbers: list[float]) -> None:
     messages: list[Message] = [("city/a/air/b", {"ts": NOW + i, "radon": number}) for i, number in enumerate(numbers)]
