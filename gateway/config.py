@@ -250,6 +250,17 @@ class GatewayConfig(_Section):
                 raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _senders_need_properties(self) -> Self:
+        for source in self.source:
+            if source.sender and self.mqtt.protocol != "5":
+                msg = (
+                    f"[[source]] '{source.name}': sender = {source.sender!r} needs mqtt.protocol = \"5\": MQTT "
+                    f"{self.mqtt.protocol} has no user properties"
+                )
+                raise ValueError(msg)
+        return self
+
     @property
     def client_id(self) -> str:
         """The session's name at the broker."""

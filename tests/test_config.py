@@ -115,3 +115,14 @@ def test_check_knows_a_city_view(tmp_path: Path) -> None:
         check(write(tmp_path, "[servre]\nport = 8081\n"), as_json=False)
     with pytest.raises(ConfigError, match=r"store\.tipe.*did you mean 'type'"):
         load(write(tmp_path, "[store]\ntipe = 'embedded'\n"), CityConfig, {})
+
+
+def test_a_sender_cannot_be_checked_where_messages_have_no_properties(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(
+        '[gateway]\nid = "gw"\n[mqtt]\nprotocol = "3.1.1"\n[[source]]\nsender = "username"\n'
+        '[[output]]\nurl = "http://127.0.0.1:8086"\n',
+        "utf-8",
+    )
+    with pytest.raises(ConfigError, match="no user properties"):
+        load(path, GatewayConfig, {})
