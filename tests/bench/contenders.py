@@ -261,15 +261,15 @@ class Victoria:
     def await_stored(self, site: str, count: int, seconds: float = 120) -> float:
         """Waits until a site's readings are all there; returns the moment when the last was taken, monotonic."""
         deadline = time.monotonic() + seconds
-        taken, moved, look = self.taken(), time.monotonic(), time.monotonic()
+        taken, moved, look = self.taken(), time.monotonic(), time.monotonic() + 1
         while True:
             now, moment = self.taken(), time.monotonic()
             if now != taken:
-                taken, moved, look = now, moment, moment + 0.2
+                taken, moved, look = now, moment, moment + 0.3
             elif moment > look:
                 if self.stored(site) >= count:
-                    return moved
-                look = moment + 1
+                    return moved if self.taken() == taken else time.monotonic()
+                look = time.monotonic() + 1
             assert moment < deadline, f"{self.stored(site)} of {count} readings stored within {seconds:.0f} s"
             time.sleep(0.02)
 
