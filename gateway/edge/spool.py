@@ -19,6 +19,7 @@ import logging
 import os
 import queue
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -248,7 +249,8 @@ class Spool:
 
     def keys(self) -> list[int]:
         """Keys of messages appended in earlier runs, oldest first."""
-        return self._store.keys
+        data = self._store.keys
+        return list(struct.unpack(f"<{len(data) // 8}Q", data))
 
     @property
     def known_time(self) -> int:
@@ -365,6 +367,8 @@ class Spool:
     def _transaction(self, jobs: list[_Job], *, last: bool) -> list[tuple[Any, Exception | None]]:
         """Does the jobs, and commits unless only notes are to be written, which can wait."""
         store = self._store
+        if store.broken:
+            self._replace(store.broken)
         if not store.db.in_transaction:
             store.db.execute("BEGIN IMMEDIATE")
             for note in self._notes:  # the transaction that they were in is lost
@@ -422,18 +426,21 @@ class Spool:
             self._store.db.execute("ROLLBACK")
         self._store.state = self._state = self._saved
 
+    def _replace(self, why: str) -> None:
+        self._store.replace(why)
+        self._saved = self._state = self._store.state
+
     def _mend(self, error: Exception) -> str | None:
         """What was done so that the transaction can be tried again; None if nothing helps."""
         store = self._store
         try:
             if code(error) in DAMAGED:
-                store.replace(str(error))
-                self._saved = self._state = store.state
+                self._replace(str(error))
                 return "replaced"
             if code(error) == sqlite3.SQLITE_FULL or (code(error) == sqlite3.SQLITE_IOERR and store.space.scarce()):
                 store.full()
                 return "room"
-        except (OSError, sqlite3.Error, Damaged, SpoolError) as failure:
+        except Exception as failure:  # noqa: BLE001 - whoever asks later gets it
             _log.error("%s: cannot be mended: %s", self.path, failure)
         return None
 

@@ -14,7 +14,7 @@ from gateway.edge.salvage import is_cut, records
 from gateway.edge.spool_state import State
 
 SCHEMA_VERSION = 2
-PAGE_SIZE = 1024
+PAGE_SIZE = 1024  # a small commit writes two pages; with larger ones it writes twice as much
 
 # Every record has its id first and its checksum second, so that it is known wherever it is found.
 _TABLES = {

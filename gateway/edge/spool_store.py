@@ -115,7 +115,8 @@ class Store:
         self.outputs = tuple(outputs)
         self.limits = limits
         self.state = State()
-        self.keys: list[int] = []
+        self.keys = b""  # as they were when the file was opened, 8 bytes each
+        self.broken = ""  # why the file is damaged, while it could not be replaced
         self.pressed = False  # the disk was full against the estimate, which is not believed until an append succeeds
         self._full_since: float | None = None
         self._refused = 0, 0  # sizes of the entry that did not fit last
@@ -631,7 +632,7 @@ class Store:
                 Path(f"{self.path}{suffix}").rename(f"{aside}{suffix}")
         return aside
 
-    def _keys(self) -> list[int]:
+    def _keys(self) -> bytes:
         parts = []
         blocks = []
         for record in self.db.execute("SELECT id, crc, serial, keys FROM keys ORDER BY serial"):
@@ -639,8 +640,7 @@ class Store:
                 parts.append(record[3])
                 blocks.append((record[0], len(record[3]) // _KEY_BYTES))
         self.state.blocks = tuple(blocks)
-        data = b"".join([*parts, self.state.recent])[-self.limits.keys * _KEY_BYTES :]
-        return list(struct.unpack(f"<{len(data) // _KEY_BYTES}Q", data))
+        return b"".join([*parts, self.state.recent])[-self.limits.keys * _KEY_BYTES :]
 
     def _leave(self) -> None:
         """Rows that every output has leave."""
@@ -689,19 +689,23 @@ class Store:
 
     def replace(self, why: str) -> None:
         """Moves a damaged file aside and starts a new one with all that can be read of it."""
+        self.broken = why
+        fresh = Path(f"{self.path}.new")
         with suppress(AttributeError, sqlite3.Error):
             self.db.close()
-        fresh = Path(f"{self.path}.new")
         for suffix in ("", "-journal"):
             Path(f"{fresh}{suffix}").unlink(missing_ok=True)
         self.space.give_up()
         self.db = connect(fresh, journal="MEMORY")  # if the power goes, the damaged file is still the spool
-        lost = self._salvage()
-        self.db.close()
+        try:
+            lost = self._salvage()
+        finally:
+            self.db.close()  # nothing may be written to it before it has its name
         aside = self._move_aside()
         fresh.rename(self.path)
         self.db = connect(self.path)
         self._open()
+        self.broken = ""
         _log.error(
             "%s: the spool was damaged (%s); it is set aside as %s and a new one started: %d rows kept, %d readings "
             "lost and counted as evicted",
