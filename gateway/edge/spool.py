@@ -352,8 +352,11 @@ class Spool:
                 remedy = self._mend(error)
                 if remedy is None or remedy in mended:
                     self._due = time.monotonic() + 1
+                    refusal = _explained(self.path, error)
+                    if not isinstance(refusal, SpoolError):  # about no single job
+                        refusal = SpoolError(f"{self.path}: the spool cannot be used now ({error!r})")
                     for job in jobs:
-                        job.future.set_exception(_explained(self.path, error))
+                        job.future.set_exception(refusal)
                     return
                 mended.add(remedy)
             else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.edge.batch import DeadLetter, Entry
-from gateway.edge.spool import Spool
+from gateway.edge.spool import Spool, SpoolError
 from gateway.edge.spool_file import PAGE_SIZE
 from tests.edge.test_spool import NOW, assert_exact, entry, opened
 
@@ -111,3 +111,35 @@ async def test_damage_costs_only_the_rows_of_the_damaged_pages(
                 assert kept == pristine.rows or "damaged" in caplog.text
             assert await spool.append(entry(1)) not in kept
             assert_exact(spool)
+
+
+@pytest.mark.parametrize("hindered", [False, True], ids=["at once", "when it is possible"])
+async def test_a_file_that_is_damaged_while_it_is_in_use_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, hindered: bool
+) -> None:
+    path = tmp_path / "spool.db"
+    async with opened(path, "ab") as spool:
+        await fill(spool)
+        before = await present(spool)
+        db = spool._store.db  # nobody else uses it now
+        for pragma in ("wal_checkpoint(TRUNCATE)", "shrink_memory"):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'batch'").fetchone()
+        content = bytearray(path.read_bytes())
+        content[(root - 1) * PAGE_SIZE : root * PAGE_SIZE] = bytes([255] * PAGE_SIZE)
+        path.write_bytes(content)
+        if hindered:
+            with monkeypatch.context() as patch:
+                patch.setattr("gateway.edge.spool_store.found", lambda _: 1 / 0)
+                for _ in range(2):
+                    with pytest.raises(SpoolError):
+                        await spool.append(entry(1))
+        assert await present(spool) == before
+        assert await spool.append(entry(1)) > max(before)
+        assert_exact(spool)
+        assert spool.ledger().total["evicted"] == 0
+        assert "malformed" in caplog.text
+    async with opened(path, "ab") as spool:
+        assert len(await present(spool)) == len(before) + 1
+        assert len(spool.keys()) == 100 * ROWS
+        assert spool.known_time == NOW + ROWS - 1
