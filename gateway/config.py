@@ -115,7 +115,7 @@ class MqttConfig(_Secrets):
     password: SecretStr | None = Field(None, description="password; prefer password_file")
     password_file: Path | None = Field(None, description="file that holds the password")
     keep_alive: Duration = Field(60.0, description="longest silence before the link is probed")
-    receive_max: int = Field(4000, ge=1, le=65535, description="most messages unacknowledged at a time (back-pressure)")
+    receive_max: int = Field(4000, ge=1, le=16384, description="most messages unacknowledged at a time (back-pressure)")
     session_expiry: Duration = Field(604800.0, description="how long the broker keeps messages for an absent gateway")
     batch_size: int = Field(2000, ge=1, le=65535, description="messages that complete a batch")
     batch_time: Duration = Field(0.2, gt=0, description="age of its first message that completes a batch")
