@@ -20,7 +20,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.config import GatewayConfig
-from gateway.edge.batch import DeadLetter, Entry, RawBatch
+from gateway.edge.batch import DeadLetter, Entry, Held, RawBatch
 from gateway.edge.clock import Clock
 from gateway.edge.decode import UNMATCHED, Decoder
 from gateway.edge.encode import encode, health
@@ -74,8 +74,9 @@ class Agent:
         self.ingest = _ingest(config, self.decoder, self.clock)
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
         self._turn = asyncio.Lock()  # one batch at a time goes the way
+        self._holding = True  # the spool may have messages that wait for the clock
         self._mismatches: list[str] = []
-        self._stuck: str | None = None  # why nothing can be committed now
+        self._stuck: dict[int, str] = {}  # entries that cannot be committed now, and why
         self._started = time.monotonic()
         self._stopping = asyncio.Event()
 
@@ -144,6 +145,7 @@ class Agent:
             log.error("a message of topic %s cannot be processed", batch.topics[0], exc_info=fault)
             entry = _unbearable(batch, fault)
         entry.released = batch.held
+        self._holding = self._holding or bool(entry.held)
         await self._commit(entry)
         self.decoder.remember(entry.keys)
         for letter in entry.dead[:_DEAD_LETTERS_LOGGED]:
@@ -157,38 +159,44 @@ class Agent:
             try:
                 await self.spool.append(entry)
             except SpoolError as error:
-                self._stuck = f"cannot commit, the broker keeps the messages: {error}"
-                log.error("%s", self._stuck)  # noqa: TRY400 - told by its text
+                self._stuck[id(entry)] = f"cannot commit, the broker keeps the messages: {error}"
+                log.error("%s", self._stuck[id(entry)])  # noqa: TRY400 - told by its text
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, 2)
             else:
-                self._stuck = None
+                self._stuck.pop(id(entry), None)
                 return
 
     async def _watch_clock(self) -> None:
         while True:
             await asyncio.sleep(_CLOCK_INTERVAL)
-            if self.clock.check():
-                await self._release()
+            self.clock.check()
+            await self._release()
 
     async def _release(self) -> None:
         """Once the clock is known, gives their times to the messages that waited for it, before any newer one."""
-        async with self._turn:
-            while self.clock.known and (held := await self.spool.held(_RELEASED_AT_ONCE)):
-                for boot, of_boot in itertools.groupby(held, lambda message: message.boot):
-                    messages = list(of_boot)
-                    here = boot == self.clock.boot_id  # of another run, only the latest time before it is known
-                    batch = RawBatch(
-                        topics=[message.topic for message in messages],
-                        payloads=[message.payload for message in messages],
-                        received=[
-                            self.clock.at(message.moment) if here else message.floor + message.moment
-                            for message in messages
-                        ],
-                        estimated=not here,
-                        held=[message.id for message in messages],
-                    )
-                    await self._pass(batch)
+        if not (self._holding and self.clock.known):
+            return
+        try:
+            async with self._turn:
+                while held := await self.spool.held(_RELEASED_AT_ONCE):
+                    for boot, messages in itertools.groupby(held, lambda message: message.boot):
+                        await self._pass(self._dated(boot, list(messages)))
+                self._holding = False
+        except SpoolError as error:
+            log.error("cannot date what waited for the clock yet: %s", error)  # noqa: TRY400 - told by its text
+
+    def _dated(self, boot: str, messages: list[Held]) -> RawBatch:
+        here = boot == self.clock.boot_id  # of another run of the machine, only the latest time before it is known
+        return RawBatch(
+            topics=[message.topic for message in messages],
+            payloads=[message.payload for message in messages],
+            received=[
+                self.clock.at(message.moment) if here else message.floor + message.moment for message in messages
+            ],
+            estimated=not here,
+            held=[message.id for message in messages],
+        )
 
     async def _report_health(self) -> None:
         while True:
@@ -225,7 +233,7 @@ class Agent:
         return {
             **ledger.total,
             "ledger_mismatches": len(self._mismatches),
-            "stuck": int(self._stuck is not None),
+            "stuck": int(bool(self._stuck)),
             "dead_letters": ledger.dead_letters,
             "dead_letters_dropped": ledger.dead_dropped,
             "spool_bytes": ledger.bytes,
@@ -251,8 +259,7 @@ class Agent:
         """Everything that ``citygate status`` shows."""
         ledger = self.ledger()
         alarms = [f"the ledger does not balance: {mismatch}" for mismatch in self._mismatches]
-        if self._stuck:
-            alarms.append(self._stuck)
+        alarms += sorted(set(self._stuck.values()))
         return {
             "status": "alarm" if alarms else "ok",
             "alarms": alarms,
