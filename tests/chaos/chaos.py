@@ -190,6 +190,9 @@ class _Chaos:
             what = f"{strike.part} killed while it stopped"
         self.result.strikes[what] = self.result.strikes.get(what, 0) + 1
         self._returning[strike.part] = asyncio.create_task(_return(part, strike.away * self._plan.pace))
+        if self._tap:  # a broker that forgot the gateway's session keeps nothing for it: go on when it is back
+            await self._returning[strike.part]
+            await self._until(self._connected, "the gateway's connection", self._last_moved)
         self._struck += 1
         self._progress(self._sent * len(QUANTITIES), self._struck)
 
@@ -225,6 +228,7 @@ class _Chaos:
         await self._until(_done(publisher), "the broker's acknowledgements", lambda: publisher.acknowledged)
         await publisher.publish(*self._load.message(self._load.messages - 1))
         await self._until(_done(publisher), "the broker's acknowledgements", lambda: publisher.acknowledged)
+        self._progress(self._load.readings, self._struck)
         await self._until(self._delivered, "delivery", self._last_moved)
 
     async def _connected(self) -> bool:

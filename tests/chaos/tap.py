@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Callable
 
 _PUBLISH, _PUBACK = 3, 4
@@ -49,7 +51,12 @@ class Tap:
             self._lines.discard(line)
 
     async def _join(self, gateway: asyncio.StreamReader, to_gateway: asyncio.StreamWriter) -> None:
-        broker, to_broker = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            broker, to_broker = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:  # it is away: refuse, as its own port would
+            link = to_gateway.get_extra_info("socket")
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise
         pending: dict[int, tuple[str, bytes]] = {}
 
         def delivered(head: int, body: bytes) -> None:
