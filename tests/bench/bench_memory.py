@@ -4,7 +4,7 @@ import time
 
 from tests.bench import machine
 from tests.bench.conftest import Stage
-from tests.bench.contenders import Agent, Victoria
+from tests.bench.contenders import Agent
 from tests.bench.load import QUANTITIES, Plan, publishers
 from tests.servers.conftest import Server
 
@@ -13,13 +13,13 @@ _TURNS, _LEAST = 4, 4000  # messages of each sensor, and altogether
 
 
 def test_memory(stage: Stage, victoria_metrics: Server) -> None:
-    database, rows = Victoria(victoria_metrics), []
+    rows = []
     for sensors in _SENSORS:
         stage.report.say(f"memory with {sensors:,} sensors")
         broker, site = stage.mosquitto(), f"memory-{sensors}"
         messages = max(_LEAST, _TURNS * sensors)
         plan = Plan(broker.port, site, sensors, messages, start=time.time_ns() // 1_000_000 - 3_600_000)
-        output = f'url = "{database.url}"'
+        output = f'url = "{victoria_metrics.url}"'
         with Agent(stage.within(site), broker.port, output, stage.free_port()) as agent:
             agent.await_connected()
             idle = machine.memory(agent.pid)

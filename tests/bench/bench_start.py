@@ -9,7 +9,6 @@ from tests.bench import contenders
 from tests.bench.conftest import Stage
 from tests.bench.contenders import Agent, Victoria
 from tests.bench.load import Plan, publishers
-from tests.servers.conftest import Server
 
 _ROUNDS = 5
 _PUBACK = 0x40
@@ -65,8 +64,8 @@ class _Wire:
             del rest[: at + size]
 
 
-def test_start(stage: Stage, victoria_metrics: Server) -> None:
-    database, broker = Victoria(victoria_metrics), stage.mosquitto()
+def test_start(stage: Stage, database: Victoria) -> None:
+    broker = stage.mosquitto()
     wire = _Wire(broker.port)
     agent = Agent(stage.within("start"), wire.port, f'url = "{database.url}"', stage.free_port())
     with agent:

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import machine
-from tests.bench.contenders import TREE
-from tests.servers.conftest import Mosquitto, influxdb, mosquitto, victoria_metrics
+from tests.bench.contenders import TREE, Victoria
+from tests.servers.conftest import Mosquitto, Server, influxdb, mosquitto, victoria_metrics
 
 __all__ = ["influxdb", "mosquitto", "victoria_metrics"]
 
@@ -126,3 +126,9 @@ def report() -> Iterator[Report]:
 @pytest.fixture
 def stage(report: Report, mosquitto: Mosquitto, tmp_path: Path, free_port: Callable[[], int]) -> Stage:
     return Stage(report, mosquitto, tmp_path, free_port)
+
+
+@pytest.fixture
+def database(stage: Stage, victoria_metrics: Server) -> Iterator[Victoria]:
+    with Victoria(victoria_metrics, stage.within("door"), stage.free_port()) as made:
+        yield made

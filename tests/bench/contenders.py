@@ -15,6 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from tests.bench import relay
 from tests.bench.load import QUANTITIES, Plan, publishers
 from tests.servers.conftest import Server
 
@@ -237,40 +238,48 @@ def node_red(folder: Path, broker_port: int, url: str, ui_port: int) -> Contende
 
 
 class Victoria:
-    """VictoriaMetrics as the database, asked cheaply how much it has taken."""
+    """VictoriaMetrics as the database, behind a door that notes when it has taken what; a context manager.
 
-    def __init__(self, server: Server) -> None:
-        self.url = server.url
-        self._port = server.port
+    Args:
+        server: The running server.
+        folder: For what the door notes.
+        port: Of the door.
+    """
 
-    def taken(self) -> int:
-        """Values that it has taken so far."""
-        with urlopen(f"{self.url}/metrics", timeout=10) as answer:  # noqa: S310 - loopback
-            for line in answer.read().decode().splitlines():
-                if line.startswith('vm_rows_inserted_total{type="influx"}'):
-                    return int(float(line.split()[1]))
-        return 0
+    def __init__(self, server: Server, folder: Path, port: int) -> None:
+        self._server = server
+        self._record = folder / "taken"
+        self._record.touch()
+        command = [sys.executable, relay.__file__, str(port), str(server.port), str(self._record)]
+        self._door = Server(command, port, folder)
+        self.url = self._door.url
+
+    def __enter__(self) -> Self:
+        self._door.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._door.stop()
 
     def stored(self, site: str) -> int:
         """Readings of a site's sensors that can be read."""
-        urlopen(f"{self.url}/internal/force_flush", timeout=10).close()  # noqa: S310 - loopback
+        url = self._server.url
+        urlopen(f"{url}/internal/force_flush", timeout=30).close()  # noqa: S310 - loopback
         form = {"match[]": f'{{__name__="air_humidity",site="{site}"}}'}
-        with urlopen(f"{self.url}/api/v1/export?{urlencode(form)}", timeout=30) as answer:  # noqa: S310 - loopback
+        with urlopen(f"{url}/api/v1/export?{urlencode(form)}", timeout=30) as answer:  # noqa: S310 - loopback
             return sum(len(set(json.loads(line)["timestamps"])) for line in answer)
 
     def await_stored(self, site: str, count: int, seconds: float = 120) -> float:
-        """Waits until a site's readings are all there; returns the moment when the last was taken, monotonic."""
-        deadline = time.monotonic() + seconds
-        taken, moved, look = self.taken(), time.monotonic(), time.monotonic() + 1
+        """Waits until a site's readings are all there; returns when the database took the last, as ``time.time``."""
+        deadline, look = time.monotonic() + seconds, 0.0
         while True:
-            now, moment = self.taken(), time.monotonic()
-            if now != taken:
-                taken, moved, look = now, moment, moment + 0.3
-            elif moment > look:
-                if self.stored(site) >= count:
-                    return moved if self.taken() == taken else time.monotonic()
-                look = time.monotonic() + 1
-            assert moment < deadline, f"{self.stored(site)} of {count} readings stored within {seconds:.0f} s"
+            taken = self._record.stat().st_mtime
+            if time.time() - taken > 0.3 and time.monotonic() > look:
+                stored = self.stored(site)
+                if stored >= count and self._record.stat().st_mtime == taken:
+                    return taken
+                assert time.monotonic() < deadline, f"{stored} of {count} readings stored within {seconds:.0f} s"
+                look = time.monotonic() + 0.5
             time.sleep(0.02)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+_PASSED = ("Authorization", "Content-Encoding", "Content-Type")
 _RECORD = struct.Struct("!QI")  # ms UTC of the answer, length of the body
 
 
@@ -28,8 +29,9 @@ def main(port: int, database_port: int, path: Path) -> None:
                 self._database = http.client.HTTPConnection("127.0.0.1", database_port, timeout=30)
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                self._database.request("POST", self.path, body, dict(self.headers))
+                body = self._body()
+                headers = {name: self.headers[name] for name in _PASSED if name in self.headers}
+                self._database.request("POST", self.path, body, headers)
                 answer = self._database.getresponse()
                 content = answer.read()
                 if answer.status < 300:
@@ -40,6 +42,16 @@ def main(port: int, database_port: int, path: Path) -> None:
                 self.end_headers()
                 if answer.status != 204:
                     self.wfile.write(content)
+
+            def _body(self) -> bytes:
+                if "Content-Length" in self.headers:
+                    return self.rfile.read(int(self.headers["Content-Length"]))
+                parts = []  # chunked
+                while size := int(self.rfile.readline(), 16):
+                    parts.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(parts)
 
             def log_message(self, *_: object) -> None:
                 """Keeps quiet."""
