@@ -27,6 +27,7 @@ _BLOCK = (
     64 * _KEY_BYTES
 )  # newest keys stay in the state until there are so many: a small commit writes no page for them
 _TIDY = 64  # ranges of an output from which it is looked whether rows lie between them
+_REPRIEVE = 15.0  # s that the oldest row of a full spool is given when a request with it is under way
 _REMIND = 60.0  # s between two warnings about eviction
 _DEAD_PART = 16  # dead letters take at most this part of the file system
 _SALVAGED = 2**18  # bytes of rows a transaction while salvaging
@@ -123,6 +124,8 @@ class Store:
         self._evicting = False
         self._delivering = False  # something has left the way it should since the last eviction
         self._evicted: dict[str, int] = {}  # readings of which no warning has told yet
+        self._under_way: dict[str, set[int]] = {}  # output → rows given out that it may be storing now
+        self._reprieved: tuple[int, float] = 0, 0.0  # a row that waits for its request, and since when
         self._warned = -_REMIND
         self._renew()
         self.space = Space(path)
@@ -335,10 +338,21 @@ class Store:
                 return False
             gone = self._let_go(oldest[0], "evicted", 1)
         else:
+            self._reprieve(row[0])
             gone = self._remove(row[0], "evicted")
             state.evicted = (*state.evicted[:kind], row[0] + 1, *state.evicted[kind + 1 :])
         self._evicted[CLASSES[kind]] = self._evicted.get(CLASSES[kind], 0) + gone
         return True
+
+    def _reprieve(self, row: int) -> None:
+        """Lets a row wait for the request that carries it: what a server has stored must not be counted as evicted."""
+        if not any(row in rows for rows in self._under_way.values()):
+            return
+        since = self._reprieved[1] if self._reprieved[0] == row else monotonic()
+        self._reprieved = row, since
+        if monotonic() - since < _REPRIEVE:
+            msg = f"{self.path}: the spool is full, and its oldest readings are just being sent"
+            raise SpoolError(msg)
 
     # Delivering
 
@@ -367,6 +381,7 @@ class Store:
             break
         if damaged:
             self._set_aside(damaged)
+        self._under_way[output] = {*without, *(row.id for row in rows)}
         return sorted(rows, key=lambda row: row.id)
 
     def delivered(self, output: str, rows: Iterable[int], refused: Iterable[Refusal]) -> None:
@@ -377,6 +392,7 @@ class Store:
         for refusal in refused:
             lost.setdefault(refusal.row, []).append(refusal)
         for row in rows:
+            self._under_way.get(output, set()).discard(row)
             facts = self.db.execute(f"SELECT {_FACTS} FROM batch WHERE id = ?", (row,)).fetchone()  # noqa: S608
             if facts is None or position.has(row):
                 continue
