@@ -514,7 +514,7 @@ class _Link(asyncio.Protocol):
             self.closed.set_result(None)
         else:
             msg = 'it closed the connection without an answer. If it speaks no MQTT v5, set mqtt.protocol = "3.1.1"'
-            self.closed.set_exception(Refused(msg))
+            self.closed.set_exception(ConnectionError(msg))
 
     def data_received(self, data: bytes) -> None:
         """The hot path: bytes of the connection to columns of the batch being filled."""
