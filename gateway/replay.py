@@ -11,16 +11,15 @@ import string
 import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
 from itertools import islice
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from gateway.layouts import layout_of
 from gateway.publish import Broker, Publisher, PublishError, broker, until_signal
-from sensors.recording import Layout, Recording, RecordingError
+from sensors.recording import Recording, RecordingError
 
 _PATIENCE = 30.0
 """Seconds for which a broker may be away."""
@@ -85,17 +84,17 @@ def main(  # noqa: PLR0913 - the command's options
     try:
         pace = _pace(speed)
         _check_topic(topic)
-        layout = Layout(
+        layout = layout_of(
             time=time_column,
             sensor=sensor_column,
             site=site,
             site_column=site_column,
             kind=kind,
             kind_column=kind_column,
-            columns=dict(_rename(text) for text in columns),
+            columns=columns,
             ignore=ignore,
             missing=missing,
-            zone=_zone(timezone) if timezone else None,
+            timezone=timezone,
             skip_bad=skip_bad,
         )
         target = broker(broker_address, username=username, password_file=password_file, tls=tls, tls_ca=tls_ca)
@@ -227,14 +226,6 @@ def _pace(text: str) -> float | None:
     return pace
 
 
-def _rename(text: str) -> tuple[str, str]:
-    name, equals, quantity = text.rpartition("=")
-    if not equals or not name or not quantity:
-        msg = f"column: expected NAME=QUANTITY, not {text!r}"
-        raise ValueError(msg)
-    return name, quantity
-
-
 def _check_topic(topic: str) -> None:
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(topic) if name is not None}
@@ -247,18 +238,6 @@ def _check_topic(topic: str) -> None:
     if not topic or re.search(r"[+#\0]", topic):
         msg = f"topic: {topic!r} cannot be published to"
         raise ValueError(msg)
-
-
-def _zone(text: str) -> tzinfo:
-    if re.fullmatch(r"[+-]\d\d:\d\d", text):
-        zone = datetime.fromisoformat(f"2000-01-01T00:00{text}").tzinfo
-        if zone is not None:
-            return zone
-    try:
-        return ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        msg = f"timezone: no zone {text!r}; expected a name such as Asia/Shanghai, or an offset such as +08:00"
-        raise ValueError(msg) from error
 
 
 def _fail(error: object, code: int) -> int:

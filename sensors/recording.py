@@ -1,8 +1,9 @@
 """Recorded sensor streams: a CSV file, plain or gzip'd, read as the messages that its sensors once sent.
 
-Wide files have a column a quantity, long files the columns ``quantity`` and ``value``. Numbers are passed on exactly as
-they stand in the file. A file is read twice: once to check every cell and to see whether its rows are in the order of
-time, and once to yield them. A file in order is never held in memory; one out of order is.
+Wide files have a column a quantity, long files the columns ``quantity`` and ``value``; both may have the columns
+``label``, ``lat`` and ``lon``. Numbers are passed on exactly as they stand in the file. A file is read twice: once to
+check every cell and to see whether its rows are in the order of time, and once to yield them. A file in order is never
+held in memory; one out of order is.
 """
 
 import csv
@@ -22,6 +23,8 @@ from sensors import kinds
 
 _TIME = ("time", "timestamp", "date", "datetime")
 _SENSOR = ("sensor", "station", "id", "name")
+_LABEL = ("label",)
+_LATITUDE, _LONGITUDE = ("lat", "latitude"), ("lon", "lng", "longitude")
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 """A number as JSON writes it (RFC 8259)."""
@@ -76,6 +79,7 @@ class Reading:
     Attributes:
         time: ms UTC.
         values: Quantity to JSON text, a number or a string.
+        labels: Quantity to what the column ``label`` says of its value, where it says something.
     """
 
     time: int
@@ -83,6 +87,7 @@ class Reading:
     kind: str
     sensor: str
     values: dict[str, str]
+    labels: dict[str, str] = field(default_factory=dict)
 
     def payload(self, time: int) -> bytes:
         """The JSON of a message, with a time in ms as ``ts``."""
@@ -105,6 +110,7 @@ class Recording:
         messages: Readings that iterating yields.
         first: Time of the first reading in ms, None without readings.
         last: Time of the last reading.
+        places: Latitude and longitude of each sensor, by site, kind and name, where the file has columns of them.
 
     Raises:
         RecordingError: If the file or one of its cells cannot be read.
@@ -121,6 +127,7 @@ class Recording:
         self.rows = self.empty = self.bad = self.messages = 0
         self.first: int | None = None
         self.last: int | None = None
+        self.places: dict[tuple[str, str, str], tuple[float, float]] = {}
         ordered = True
         for reading in self._readings(count=True):
             self.messages += 1
@@ -192,7 +199,12 @@ class Recording:
         self._site_at = self._index("site", layout.site_column, () if layout.site != "replay" else ("site",))
         self._kind_at = self._index("kind", layout.kind_column, () if layout.kind is not None else ("kind",))
         self._long = self._long_columns()
+        beside = [self._index("", None, usual) for usual in (_LABEL, _LATITUDE, _LONGITUDE)]
+        self._label_at, *self._place_at = (
+            None if at is not None and self._header[at] in layout.ignore else at for at in beside
+        )
         taken = {self._time_at, self._sensor_at, self._site_at, self._kind_at, *(self._long or ())}
+        taken |= {self._label_at, *self._place_at}
         for column in (*layout.columns, *layout.ignore):
             self._index("--column or --ignore", column, ())
         free = {
@@ -252,6 +264,7 @@ class Recording:
         for reading in self._parsed(count=count):
             if held is not None and _joins(held, reading):
                 held.values.update(reading.values)
+                held.labels.update(reading.labels)
                 continue
             if held is not None:
                 yield held
@@ -276,6 +289,8 @@ class Recording:
                             raise self._broken(line, error) from error
                         self.bad += count
                         continue
+                    if count:
+                        self._note_place(row, reading)
                     if reading.values:
                         yield reading
                     else:
@@ -303,13 +318,21 @@ class Recording:
             if text.lower() not in self._missing:
                 quantity = self._layout.columns.get(quantity, quantity)
                 values[quantity] = self._value(kind, quantity, text, self._header[self._long[1]])
+        label = "" if self._label_at is None else row[self._label_at].strip()
         return Reading(
             time,
             self._name(row, self._site_at) if self._site_at is not None else self._layout.site,
             kind,
             self._name(row, self._sensor_at) if self._sensor_at is not None else self._path.name.split(".")[0],
             values,
+            dict.fromkeys(values, label) if label else {},
         )
+
+    def _note_place(self, row: list[str], reading: Reading) -> None:
+        latitude, longitude = ("" if at is None else row[at].strip() for at in self._place_at)
+        sensor = (reading.site, reading.kind, reading.sensor)
+        if _LOOSE_NUMBER.fullmatch(latitude) and _LOOSE_NUMBER.fullmatch(longitude):
+            self.places.setdefault(sensor, (float(latitude), float(longitude)))
 
     def _name(self, row: list[str], at: int) -> str:
         if not (name := row[at].strip().translate(_LEVEL)):
