@@ -73,7 +73,8 @@ class Agent:
         self.clock.check()
         self.ingest = _ingest(config, self.decoder, self.clock)
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
-        self._turn = asyncio.Lock()  # one batch at a time goes the way
+        self._turn = asyncio.Lock()  # one batch at a time is judged
+        self._judged: asyncio.Queue[tuple[RawBatch, list[Entry]] | None] = asyncio.Queue(maxsize=1)
         self._holding = True  # the spool may have messages that wait for the clock
         self._mismatches: list[str] = []
         self._stuck: dict[int, str] = {}  # entries that cannot be committed now, and why
@@ -89,7 +90,7 @@ class Agent:
         beside += asyncio.create_task(self._watch_clock()), asyncio.create_task(self._report_health())
         async with HealthServer(self):
             log.info("gateway %s started", self.config.gateway.id, extra={"version": __version__})
-            taking = asyncio.create_task(self._take())
+            taking = asyncio.create_task(self._take_and_keep())
             await asyncio.wait([taking, *beside], return_when=asyncio.FIRST_COMPLETED)
             if not self._stopping.is_set():  # a task ended on its own: let its error be seen
                 self.stop()
@@ -116,16 +117,31 @@ class Agent:
             self._stopping.set()
             self._stop_task = asyncio.ensure_future(self.ingest.stop())
 
+    async def _take_and_keep(self) -> None:
+        async with asyncio.TaskGroup() as way:
+            way.create_task(self._take())
+            way.create_task(self._keep())
+
     async def _take(self) -> None:
         await self._release()
         async for batch in self.ingest.batches():
             async with self._turn:
                 self.clock.date(batch)
-                await self._pass(batch)
-            self.ingest.acknowledge(batch)
+                entries = self._judge(batch)
+            await self._judged.put((batch, entries))
+        await self._judged.put(None)
 
-    async def _pass(self, batch: RawBatch) -> None:
-        """The way of a batch to the disk; a message that no step can bear is kept apart from the others."""
+    async def _keep(self) -> None:
+        """Commits a batch while the next one is judged."""
+        while judged := await self._judged.get():
+            batch, entries = judged
+            for entry in entries:
+                await self._commit(entry)
+            self.ingest.acknowledge(batch)
+            self._judged.task_done()
+
+    def _judge(self, batch: RawBatch) -> list[Entry]:
+        """The way of a batch up to the spool; a message that no step can bear is kept apart from the others."""
         fault: Exception | None = None
         try:
             readings = self.decoder.decode(batch)
@@ -138,18 +154,16 @@ class Agent:
         except Exception as error:  # noqa: BLE001 - told below, when it is known whose it is
             fault = error
         if fault and len(batch.topics) > 1:
-            for half in batch.halves():
-                await self._pass(half)
-            return
+            first, second = batch.halves()
+            return [*self._judge(first), *self._judge(second)]
         if fault:
             log.error("a message of topic %s cannot be processed", batch.topics[0], exc_info=fault)
             entry = _unbearable(batch, fault)
         entry.released = batch.held
-        self._holding = self._holding or bool(entry.held)
-        await self._commit(entry)
         self.decoder.remember(entry.keys)
         for letter in entry.dead[:_DEAD_LETTERS_LOGGED]:
             log.warning("dead letter: %s", letter.reason, extra={"topic": letter.topic, "source": letter.source})
+        return [entry]
 
     async def _commit(self, entry: Entry) -> None:
         """Appends to the spool, however long it takes: the broker holds what waits behind."""
@@ -165,6 +179,7 @@ class Agent:
                 wait = min(2 * wait, 2)
             else:
                 self._stuck.pop(id(entry), None)
+                self._holding = self._holding or bool(entry.held)
                 return
 
     async def _watch_clock(self) -> None:
@@ -179,9 +194,11 @@ class Agent:
             return
         try:
             async with self._turn:
+                await self._judged.join()  # among them may be messages that are held
                 while held := await self.spool.held(_RELEASED_AT_ONCE):
                     for boot, messages in itertools.groupby(held, lambda message: message.boot):
-                        await self._pass(self._dated(boot, list(messages)))
+                        for entry in self._judge(self._dated(boot, list(messages))):
+                            await self._commit(entry)
                 self._holding = False
         except SpoolError as error:
             log.error("cannot date what waited for the clock yet: %s", error)  # noqa: TRY400 - told by its text
