@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar, get_args
+from typing import Annotated, Literal, NoReturn, TypeVar, get_args
 
 import typer
 
@@ -47,6 +47,20 @@ def _seconds(text: str) -> float:
 Duration = Annotated[
     float | None, typer.Option(parser=_seconds, metavar="SECONDS", help="Stop after this long, such as 120 or 2m.")
 ]
+
+
+# how a recording is read: replay, inject and evaluate
+TimeColumn = Annotated[str | None, typer.Option(help="Column of the time; found by its usual names.")]
+SensorColumn = Annotated[str | None, typer.Option(help="Column of the sensor; found by its usual names.")]
+Site = Annotated[str, typer.Option(help="Site of all rows.")]
+SiteColumn = Annotated[str | None, typer.Option(help="Column of the site.")]
+KindName = Annotated[str | None, typer.Option("--kind", help="Kind of all rows; the best fit by default.")]
+KindColumn = Annotated[str | None, typer.Option(help="Column of the kind.")]
+Columns = Annotated[list[str] | None, typer.Option(metavar="NAME=QUANTITY", help="Rename a column.")]
+Ignore = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a column out.")]
+Missing = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Text that means no value.")]
+Timezone = Annotated[str | None, typer.Option(metavar="ZONE", help="Zone of times without offset.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count unreadable rows instead of stopping.")]
 
 
 @contextmanager
@@ -191,16 +205,16 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
     file: Annotated[Path, typer.Argument(help="CSV, plain or gzip'd: a column a quantity, or quantity and value.")],
     broker: Broker = "127.0.0.1:1883",
     speed: Annotated[str, typer.Option(metavar="N|max", help="Times real time, or as fast as possible.")] = "1",
-    time_column: Annotated[str | None, typer.Option(help="Column of the time; found by its usual names.")] = None,
-    sensor_column: Annotated[str | None, typer.Option(help="Column of the sensor; found by its usual names.")] = None,
-    site: Annotated[str, typer.Option(help="Site of all rows.")] = "replay",
-    site_column: Annotated[str | None, typer.Option(help="Column of the site.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Kind of all rows; the best fit by default.")] = None,
-    kind_column: Annotated[str | None, typer.Option(help="Column of the kind.")] = None,
-    column: Annotated[list[str] | None, typer.Option(metavar="NAME=QUANTITY", help="Rename a column.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a column out.")] = None,
-    missing: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Text that means no value.")] = None,
-    timezone: Annotated[str | None, typer.Option(metavar="ZONE", help="Zone of times without offset.")] = None,
+    time_column: TimeColumn = None,
+    sensor_column: SensorColumn = None,
+    site: Site = "replay",
+    site_column: SiteColumn = None,
+    kind: KindName = None,
+    kind_column: KindColumn = None,
+    column: Columns = None,
+    ignore: Ignore = None,
+    missing: Missing = None,
+    timezone: Timezone = None,
     topic: Annotated[str, typer.Option(help="Topic template.")] = "city/{site}/{kind}/{sensor}",
     limit: Annotated[int | None, typer.Option(help="Messages to send at most.")] = None,
     username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
@@ -209,7 +223,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
     *,
     tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the system's CAs.")] = False,
     shift_to_now: Annotated[bool, typer.Option("--shift-to-now", help="Let the last reading be of now.")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count unreadable rows instead of stopping.")] = False,
+    skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Publish a recorded stream: at its own pace, N times faster, or as fast as the broker takes it."""
@@ -434,16 +448,166 @@ def spool_requeue(
         requeue(settings, numbers or (), reason=reason, as_json=as_json)
 
 
-@app.command(epilog="Example: citygate evaluate --nab NAB --scores-out NAB/results")
-def evaluate(
-    nab: Annotated[Path, typer.Option(metavar="DIR", help="Numenta Anomaly Benchmark: DIR/data and DIR/labels.")],
+def _faults(text: str) -> str:
+    from sensors.inject import FAULTS  # noqa: PLC0415
+
+    for name in text.split(","):
+        if name not in FAULTS:
+            msg = f"expected one of {', '.join(FAULTS)}, not {name!r}"
+            raise typer.BadParameter(msg)
+    return text
+
+
+@app.command(epilog="Example: citygate inject river.csv --kind water --seed 1 -o suite.csv --truth suite.jsonl")
+def inject(  # noqa: PLR0913, PLR0917 - one parameter an option
+    file: Annotated[Path, typer.Argument(help="A clean recording: CSV, plain or gzip'd, as replay reads it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The labelled recording.")],
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same faults in the same places.")],
+    per_kind: Annotated[int, typer.Option(min=1, help="How many of each fault, and of each look-alike event.")] = 6,
+    kinds: Annotated[
+        str | None, typer.Option(parser=_faults, metavar="FAULT,...", help="Which faults; all by default.")
+    ] = None,
+    amplitude: Annotated[
+        Literal["small", "medium", "large", "all"], typer.Option(help="How large; all: they take turns.")
+    ] = "all",
+    truth: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what was put where, JSON lines, for evaluate.")
+    ] = None,
+    time_column: TimeColumn = None,
+    sensor_column: SensorColumn = None,
+    site: Site = "replay",
+    site_column: SiteColumn = None,
+    kind: KindName = None,
+    kind_column: KindColumn = None,
+    column: Columns = None,
+    ignore: Ignore = None,
+    missing: Missing = None,
+    timezone: Timezone = None,
+    *,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Put faults, and true events that look like them, into a clean recording, to judge a filter by."""
+    from gateway.inject import main as run_injection  # noqa: PLC0415
+    from gateway.layouts import layout_of  # noqa: PLC0415
+    from sensors.inject import FAULTS, InjectionError  # noqa: PLC0415
+    from sensors.recording import RecordingError  # noqa: PLC0415
+
+    with _usage_errors(ValueError, RecordingError):
+        layout = layout_of(
+            time=time_column,
+            sensor=sensor_column,
+            site=site,
+            site_column=site_column,
+            kind=kind,
+            kind_column=kind_column,
+            columns=column or (),
+            ignore=ignore or (),
+            missing=missing or (),
+            timezone=timezone,
+            skip_bad=skip_bad,
+        )
+        try:
+            run_injection(
+                file,
+                layout=layout,
+                output=output,
+                truth=truth,
+                seed=seed,
+                per_kind=per_kind,
+                faults=kinds.split(",") if kinds else tuple(FAULTS),
+                amplitude=amplitude,
+            )
+        except (InjectionError, OSError) as error:
+            _fail(error, 1)
+
+
+@app.command(epilog="Example: citygate evaluate suite.csv --truth suite.jsonl --plot misses.html")
+def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
+    file: Annotated[
+        Path | None, typer.Argument(help="A labelled recording: time,sensor,kind,quantity,value,label; CSV.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(metavar="FILE", help="What inject wrote of the recording.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the worst misses, HTML.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An earlier --json; exit 1 if something is worse than there.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Messages to judge at most.")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(metavar="QUANTITY=UNIT", help="Unit of a quantity, if not its kind's.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A gateway's configuration, for its own kinds.")
+    ] = None,
+    time_column: TimeColumn = None,
+    sensor_column: SensorColumn = None,
+    site: Site = "replay",
+    site_column: SiteColumn = None,
+    kind: KindName = None,
+    kind_column: KindColumn = None,
+    column: Columns = None,
+    ignore: Ignore = None,
+    missing: Missing = None,
+    timezone: Timezone = None,
+    nab: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Numenta Anomaly Benchmark instead: DIR/data and DIR/labels.")
+    ] = None,
     scores_out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write scores as the benchmark's own scorer reads them.")
+        Path | None, typer.Option(metavar="DIR", help="With --nab: write scores as its own scorer reads them.")
     ] = None,
     *,
+    skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure how good the adaptive detector is, by a benchmark's published rules."""
+    """Measure how good the filter is: on a recording with known faults, or by a benchmark's published rules.
+
+    Of a recording: which episodes are found, how soon, which are called faults, how many events are taken for faults,
+    and what happens on clean data.
+    """
+    if (file is None) == (nab is None):
+        _fail("choose one: a labelled recording, or --nab DIR", 2)
+    if nab is not None:
+        _evaluate_nab(nab, scores_out, as_json=as_json)
+        return
+    assert file is not None  # noqa: S101 - for the type checker
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.judge import JudgeError  # noqa: PLC0415
+    from gateway.judge import main as run_judge  # noqa: PLC0415
+    from gateway.layouts import layout_of  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+    from sensors.recording import RecordingError  # noqa: PLC0415
+
+    with _usage_errors(ValueError, JudgeError, RecordingError, SourceError, KindError):
+        layout = layout_of(
+            time=time_column,
+            sensor=sensor_column,
+            site=site,
+            site_column=site_column,
+            kind=kind,
+            kind_column=kind_column,
+            columns=column or (),
+            ignore=ignore or (),
+            missing=missing or (),
+            timezone=timezone,
+            skip_bad=skip_bad,
+        )
+        try:
+            code = run_judge(
+                file,
+                layout=layout,
+                units=unit or (),
+                config=None if config is None else load(config, GatewayConfig),
+                truth=truth,
+                plot=plot,
+                baseline=baseline,
+                limit=limit,
+                as_json=as_json,
+            )
+        except OSError as error:
+            _fail(error, 1)
+    raise typer.Exit(code)
+
+
+def _evaluate_nab(nab: Path, scores_out: Path | None, *, as_json: bool) -> None:
     from gateway.evaluate import main as run_evaluation  # noqa: PLC0415
     from gateway.nab import LayoutError  # noqa: PLC0415
 
