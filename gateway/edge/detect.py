@@ -105,6 +105,20 @@ class Judged(NamedTuple):
     alarm: Bools
 
 
+class Calibration(NamedTuple):
+    """What is known of the tails of some views.
+
+    Attributes:
+        quantile: float64[v, n], 99 % of a view's past is below.
+        excess: float64[v, n], by how much the rest was beyond it on average.
+        beyond: float64[v, n], how often it was.
+    """
+
+    quantile: Floats
+    excess: Floats
+    beyond: Floats
+
+
 class Detector:
     """Judges readings of any number of channels; keeps some 2 KB of state for each.
 
@@ -118,7 +132,7 @@ class Detector:
 
     @property
     def state(self) -> dict[str, npt.NDArray[np.generic]]:
-        """All that the detector knows, as plain arrays: float64[71, channels] and uint16[channels, 760]."""
+        """All that the detector knows, as plain arrays: float64[71, channels] and uint16[channels, 760]; no copies."""
         return {"state": self._state, "counts": self._counts}
 
     def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -245,7 +259,8 @@ class Detector:
         smoothed += weight[_SMOOTHED] * (target - smoothed)
         views[8], views[9], views[10], views[11:] = target[2], own[_HOURLY], target[3], own[_PAIRED : _PAIRED_LONG + 1]
 
-        evidence = _surprise(own, views)
+        _, place, surprise = calibrate(Calibration(own[_QUANTILE], own[_EXCESS], own[_BEYOND]), count, views)
+        evidence = np.sqrt(np.bincount(place, surprise * surprise, len(channel)))
         memory = own[_MEMORY]
         alarm = (evidence > THRESHOLD) & (evidence > memory) & (count > LEARNING) & (count - own[_ALARMED] > _PAUSE)
         memory *= 1 - _HALF / np.minimum(np.maximum(_HALF_LIFE * count, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
@@ -418,14 +433,23 @@ def _records(own: Floats, value: Floats, views: Floats) -> None:
         own[_RENEWAL, renewed] += _RENEWED
 
 
-def _surprise(own: Floats, views: Floats) -> Floats:
-    """Calibrates the views, and returns the length of the vector of surprises, float64[n]."""
-    quantile, excess, beyond, count = own[_QUANTILE], own[_EXCESS], own[_BEYOND], own[_COUNT]
+def calibrate(own: Calibration, count: Floats, views: Floats) -> tuple[Ints, Ints, Floats]:
+    """Compares views with their past, and learns from them.
+
+    Args:
+        own: The past; changed in place.
+        count: float64[n], readings so far, this one included.
+        views: float64[v, n], not negative.
+
+    Returns:
+        View, place among n, and surprise in decades, of all that is beyond its quantile.
+    """
+    quantile, excess, beyond = own
     view, place = np.divmod(np.flatnonzero(views > quantile), len(count))
     more, mean = views[view, place] - quantile[view, place], excess[view, place]
     counts = (mean > 0) & (count[place] > _WARM)
     surprise = np.minimum(more / np.where(counts, mean, np.inf) / _DECADE, _CAP)
-    evidence = np.sqrt(np.bincount(place, surprise * surprise, len(count)))
+    said = view, place, surprise
     fresh = quantile <= 0
     if fresh.any():
         quantile[fresh] = views[fresh]
@@ -442,7 +466,7 @@ def _surprise(own: Floats, views: Floats) -> Floats:
     beyond[view, place] += 1
     weight = np.maximum(_EXCESS_WEIGHT, 1 / (beyond[view, place] + 1))
     excess[view, place] += weight * (np.minimum(more, _OUTLIER * mean) - mean)
-    return evidence
+    return said
 
 
 def _bin(z: float) -> int:
