@@ -3,9 +3,10 @@
 The readings go the way that they go on a device, in batches as they would arrive, through the same decoder and the same
 inspector. What came of them is then held against the labels:
 
-- An *episode* is a run of readings of one sensor with one label. It is *found* when one of them is suspect or worse;
-  the *latency* is the time from its start to the moment at which that was known. A fault is *called* when one of them
-  is called a fault within 48 hours; an event is, whenever that happens.
+- An *episode* is a run of readings of one channel with one label; what befalls more than half of a sensor's channels
+  at once is one, and with a truth an episode is what that says. It is *found* when one of its readings is suspect or
+  worse; the *latency* is the time from its start to the moment at which that was known. A fault is *called* when one
+  of them is called a fault within 48 hours; an event is, whenever that happens.
 - *Clean* is what has no label and does not follow an episode of the same sensor by less than that lasted, or a day.
 - An *alarm* is a time during which a sensor's readings are suspect or worse, a *false fault-call* one during which they
   are called faults; it ends when for an hour, or for three readings, none was. It counts if it began on clean data.
@@ -339,26 +340,37 @@ def _unit(text: str) -> tuple[str, str]:
 
 
 def _labelled(values: Values) -> list[Episode]:
-    """Episodes as the labels tell: runs of one label; those of one sensor that overlap are one."""
-    runs: dict[tuple[int, int], list[tuple[int, int, Ints]]] = {}
+    """Episodes as the labels tell: runs of one label in a channel; those of most of a sensor's channels are one."""
+    runs: dict[tuple[int, int], list[Ints]] = {}
     order = np.lexsort((values.time, values.channel))
     channel, label = values.channel[order], values.label[order]
-    edges = np.flatnonzero((np.diff(channel) != 0) | (np.diff(label) != 0)) + 1
-    for rows in np.split(order, edges):
+    for rows in np.split(order, np.flatnonzero((np.diff(channel) != 0) | (np.diff(label) != 0)) + 1):
         if len(rows) and values.label[rows[0]]:
-            key = (int(values.of_sensor[values.channel[rows[0]]]), int(values.label[rows[0]]))
-            runs.setdefault(key, []).append((int(values.time[rows[0]]), int(values.time[rows[-1]]), rows))
+            runs.setdefault((int(values.of_sensor[values.channel[rows[0]]]), int(values.label[rows[0]])), []).append(
+                rows
+            )
     episodes = []
-    for (_, name), of_sensor in runs.items():
-        merged: list[tuple[int, int, list[Ints]]] = []
-        for start, end, rows in sorted(of_sensor, key=lambda run: run[:2]):
-            if merged and start <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]), [*merged[-1][2], rows])
-            else:
-                merged.append((start, end, [rows]))
-        text = values.labels[name]
-        episodes += [Episode(text, np.sort(np.concatenate(its)), start, end, shape=text) for start, end, its in merged]
+    for (sensor, name), of_sensor in runs.items():
+        channels = int((values.of_sensor == sensor).sum())
+        for group in _overlapping(values, of_sensor):
+            together = len({int(values.channel[rows[0]]) for rows in group}) > max(1, channels / 2)
+            for rows in [np.sort(np.concatenate(group))] if together else group:
+                text, time = values.labels[name], values.time[rows]
+                episodes.append(Episode(text, rows, int(time.min()), int(time.max()), shape=text))
     return sorted(episodes, key=lambda episode: episode.start)
+
+
+def _overlapping(values: Values, runs: Sequence[Ints]) -> list[list[Ints]]:
+    """Runs in groups, each of runs that overlap in time."""
+    groups: list[list[Ints]] = []
+    end = -1
+    for rows in sorted(runs, key=lambda rows: int(values.time[rows[0]])):
+        if groups and int(values.time[rows[0]]) <= end:
+            groups[-1].append(rows)
+        else:
+            groups.append([rows])
+        end = max(end, int(values.time[rows[-1]]))
+    return groups
 
 
 def _told(values: Values, lines: Sequence[Mapping[str, Any]], truth: Path | None) -> list[Episode]:

@@ -52,6 +52,12 @@ _LONGEST = 6  # days that any episode needs at most
 _NEIGHBOURS = 12
 _COVERED = 0.9  # readings that an episode needs, of those that the interval promises
 _ENOUGH = 0.6  # share of its size that must be left of an event within the quantity's bounds
+_BELOW_ZERO = frozenset({"°C", "dBm", "dB", "dB(A)"})
+"""Units of quantities that are truly negative at times, not only as a sensor's noise."""
+_REGIONAL = frozenset({"temperature", "pressure", "dew_point", "humidity"})
+"""Quantities that do not change at one place alone."""
+_LOCAL = frozenset({"traffic", "parking", "noise", "weather"})
+"""Kinds whose sensors may be quiet each by itself."""
 _ORDERED = (("pm25", "pm10"), ("dew_point", "temperature"))
 """Quantities of which the first is never above the second."""
 _SIZE = {
@@ -154,6 +160,8 @@ class Channel:
         low, high = (self.limits and self.limits.suspect) or self.measurable
         if self.limits is not None and self.limits.unit == "%":
             high = min(high, 100.0)
+        if self.limits is not None and self.limits.unit not in _BELOW_ZERO:
+            low = max(low, 0.0)
         return min(low, float(self.value.min())), max(high, float(self.value.max()))
 
     @cached_property
@@ -499,7 +507,8 @@ class _Suite:
         length = int(rise + 4 * fall)
         event = _Sized(channel, int(channel.time[at]), size, length, past, amplitude)
         sign = 1 if channel.possible[0] >= 0 else int(self._random.choice((1, -1)))
-        return self._moved(event, lambda time: sign * course(time), shared=self._random.random() < 0.5)  # noqa: PLR2004
+        shared = channel.quantity in _REGIONAL or bool(self._random.random() < 0.5)  # noqa: PLR2004 - as often as not
+        return self._moved(event, lambda time: sign * course(time), shared=shared)
 
     def _front(self, channel: Channel, at: int, past: _Past, amplitude: str) -> "_Changes | None":
         """A step within what the quantity can do, that lasts, and wears off."""
@@ -559,20 +568,26 @@ class _Suite:
             return None
         event = _Sized(channel, int(channel.time[at]), 0, many * channel.interval, past, amplitude)
         low, high = channel.possible
-        near = 0.1 * past.range
+        near, middle = 0.1 * past.range, float(np.median(channel.value[at : at + many]))
         ends = [past.low] * (past.low - low < near) + [past.high] * (high - past.high < near)
+        ends = [end for end in ends if abs(end - middle) < 0.4 * past.range]
         end = float(self._random.choice(ends)) if ends else None
+        edge = max(2, many // 8)
+        if end is not None:
+            edge = max(edge, int(np.ceil(1.5 * np.abs(channel.value[at : at + many] - end).max() / channel.fastest)))
+        if 3 * edge > many:
+            return None
 
         def quiet(one: Channel, places: Ints) -> Floats:
             value = one.value[places]
-            weight = _edges(len(value), max(2, len(value) // 8))
+            weight = _edges(len(value), edge)
             level = np.linspace(value[0], value[-1], len(value)) if end is None else np.full(len(value), end)
             still = one.resolution if end is None else 0.4 * one.resolution
             walk = np.cumsum(self._random.choice((-1, 0, 0, 0, 0, 1), len(value))) * still
             rest = level + walk - np.linspace(0, walk[-1], len(value))
             return np.clip((1 - weight) * value + weight * rest, *one.possible)
 
-        return self._replaced(event, quiet, shared=self._random.random() < 0.5)  # noqa: PLR2004
+        return self._replaced(event, quiet, shared=self._widely(channel))
 
     def _zero(self, channel: Channel, at: int, past: _Past, amplitude: str) -> "_Changes | None":
         """It truly comes down to zero, as a wind does, or the dust after rain, and up again."""
@@ -587,7 +602,13 @@ class _Suite:
             rest = self._random.exponential(0.5 * one.resolution, len(places))
             return np.maximum(0, (1 - weight) * one.value[places] + weight * rest)
 
-        return self._replaced(event, down, shared=self._random.random() < 0.5)  # noqa: PLR2004
+        return self._replaced(event, down, shared=self._widely(channel))
+
+    def _widely(self, channel: Channel) -> bool:
+        """Whether it is quiet among the neighbours, too."""
+        if channel.quantity in _REGIONAL or not (channel.kind in _LOCAL or channel.quantity == "wind_speed"):
+            return True
+        return bool(self._random.random() < 0.5)  # noqa: PLR2004 - as often as not
 
     def _holiday(self, channel: Channel, at: int, past: _Past, amplitude: str) -> "_Changes | None":
         """Days without their usual course, everywhere."""
