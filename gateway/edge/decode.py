@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from functools import lru_cache
 from itertools import chain, compress
-from math import nan
+from math import inf, nan
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -26,7 +26,7 @@ from gateway.edge.limits import Flood
 from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
 from gateway.edge.units import UnitError, conversion
 from sensors.formats.json import Json, PayloadError, plain
-from sensors.kinds import Kind
+from sensors.kinds import DIAGNOSTICS, Kind
 
 UNMATCHED = "unmatched"
 """The source, on the ledger, of messages whose topic no source declares."""
@@ -151,7 +151,7 @@ class Decoder:
             for kind in [source.config.kind] if source.config.kind else kinds:
                 of_kind = _rules(source.config, kinds[kind])
                 places = {rule.quantity: place for place, rule in enumerate(of_kind, len(rules))}
-                self._families[source.config.name, kind] = Family(source.config, kind, places, source.format)
+                self._families[source.config.name, kind] = Family(source.config, kinds[kind], places, source.format)
                 rules += of_kind
         channels.rules = Rules(rules)
         self._scattered: list[list[int]] = []  # channels of layouts that do not lie side by side
@@ -334,7 +334,7 @@ class Decoder:
 
     def _columns(self, batch: RawBatch, messages: _Messages, times: Ints) -> Readings:
         received = np.array([batch.received[place] for place in messages.places], np.int64)
-        reason = np.zeros(len(times), np.int16)
+        reason = np.zeros(len(times), np.int32)
         for row in np.flatnonzero(times == _UNTIMED).tolist():
             sensor = messages.sensors[row]
             times[row] = sensor.arrive(int(received[row]))
@@ -490,4 +490,8 @@ def _rules(config: SourceConfig, kind: Kind) -> list[Rule]:
         except UnitError as error:
             msg = f"source '{config.name}': units.{name}: {error}"
             raise SourceError(msg) from error
-    return [Rule(name, limits, *conversions.get(name, (1.0, 0.0))) for name, limits in kind.quantities.items()]
+    gap = kind.gap * kind.interval
+    return [
+        Rule(name, limits, *conversions.get(name, (1.0, 0.0)), inf if name in DIAGNOSTICS else gap)
+        for name, limits in kind.quantities.items()
+    ]

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gateway.edge.attenuation import Attenuation
+from gateway.edge.climatology import Climatology
 from gateway.edge.readings import (
     FAIL,
     GOOD,
@@ -30,10 +32,23 @@ from gateway.edge.readings import (
     Rules,
     widened,
 )
+from gateway.edge.runs import Chain, Runs
+from gateway.edge.together import Diagnostics, contradictions
 from sensors.kinds import SEVERITIES
 
 _CALM_READINGS = 3  # readings below an event's limit that end it, so that noise around a limit is one event
 _NEVER = np.iinfo(np.int64).min // 2
+_STATE = {
+    "_last_time": _NEVER,
+    "_last_value": np.nan,
+    "_value_before": np.nan,
+    "_still_since": 0,
+    "_still_value": np.nan,
+}
+"""Columns of the state and what a new channel has; the last three are NaN or of no matter until a value came."""
+
+Commit = Callable[[], Callable[[], None]]
+"""Commits a test's new state; returns what takes it back."""
 
 
 class Reason(IntFlag):
@@ -50,6 +65,12 @@ class Reason(IntFlag):
     DUPLICATE_TIME = 256  # another value for a time that already has one
     CLOCK = 512  # the gateway did not know the time either: its arrival is an estimate
     PAST = 1024  # before the earliest time that is believed
+    SPIKE = 2048  # far from both values before
+    ATTENUATED = 4096  # the range of a window is too small
+    CLIMATOLOGY = 8192  # not usual at this month and hour
+    GAP = 16384  # the first after a gap: no more than a remark
+    CONTRADICTION = 32768  # quantities of the message contradict each other
+    DIAGNOSTICS = 65536  # the sensor says that it is not well
 
 
 def reason_text(bits: int) -> str:
@@ -78,57 +99,16 @@ class Event:
     limit: float
 
 
-class _Runs:
-    """The values of a batch in order of their channels: n values in r runs, each of one channel.
-
-    Attributes:
-        order: int64[n], where each value is in the batch.
-        run: int64[n], the run of each.
-        head: int64[n], where its run begins.
-        heads, tails: int64[r], where each run begins and ends.
-        channel: int64[r].
-    """
-
-    def __init__(self, channel: Ints) -> None:
-        # a sort of numbers that hold channel and place is twice as fast as a stable sort of channels
-        packed = np.sort(channel * len(channel) + np.arange(len(channel)))
-        sorted_channel = packed // len(channel)
-        self.order: Ints = packed - sorted_channel * len(channel)
-        new = np.empty(len(channel), bool)
-        new[0] = True
-        np.not_equal(sorted_channel[1:], sorted_channel[:-1], out=new[1:])
-        self.run: Ints = np.cumsum(new) - 1
-        self.heads: Ints = np.flatnonzero(new)
-        self.head: Ints = self.heads[self.run]
-        self.tails: Ints = np.append(self.heads[1:], len(channel)) - 1
-        self.channel: Ints = sorted_channel[self.heads]
-
-    def latest(self, which: Flags) -> Ints:
-        """int64[n]: place of the latest of some values, up to and with each; less than ``head`` if there is none."""
-        return np.maximum.accumulate(np.where(which, np.arange(len(which)), -1))
-
-    def rising(self, time: Ints) -> bool:
-        """Whether the times of every run rise."""
-        rises = time[1:] > time[:-1]
-        rises[self.heads[1:] - 1] = True
-        return bool(rises.all())
-
-    def highest_before(self, time: Ints, which: Flags) -> Flags:
-        """bool[n]: whether each time is later than those of some values before it in its run."""
-        ranks = np.unique(time, return_inverse=True)[1] + 1
-        offset = self.run * (len(time) + 1)  # puts each run above those before it
-        highest = np.maximum.accumulate(offset + np.where(which, ranks, 0))
-        before = np.append(0, highest[:-1])
-        later: Flags = offset + ranks > np.maximum(before, offset)
-        return later
-
-
 class _Course(NamedTuple):
     """How far an event has come."""
 
     level: int  # 0 none, 1 blue … 4 red
     calm: int  # readings in a row that were below the level
     since: int  # ms UTC
+
+
+_REMARKS = int(Reason.OUT_OF_ORDER | Reason.GAP)  # say nothing against a value
+_UNWELL = int(Reason.DIAGNOSTICS)
 
 
 class Inspector:
@@ -140,17 +120,21 @@ class Inspector:
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
+        self._rules: Rules | None = None
         self._count = 0  # channels that have a state
         self._last_time: Ints = np.empty(0, np.int64)
         self._last_value: Floats = np.empty(0)
+        self._value_before: Floats = np.empty(0)  # the last one; NaN if there is a gap between them
         self._still_since: Ints = np.empty(0, np.int64)
         self._still_value: Floats = np.empty(0)
         self._level: Bytes = np.empty(0, np.uint8)  # of the running event, and how calm it is
         self._calm: Bytes = np.empty(0, np.uint8)
         self._since: dict[int, int] = {}  # when it began
+        self._attenuation = Attenuation()
+        self._diagnostics = Diagnostics(channels)
         self._undo: Callable[[], None] = lambda: None
 
-    def inspect(self, readings: Readings) -> list[Event]:  # noqa: PLR0915 - the tests, one after another
+    def inspect(self, readings: Readings) -> list[Event]:  # noqa: C901, PLR0915 - the tests, one after another
         """Flags every value in place. Nothing is changed when it raises.
 
         Returns:
@@ -159,72 +143,104 @@ class Inspector:
         self._undo = lambda: None
         if not len(readings.channel):
             return []
-        self._make_room()
-        rules, runs = self._channels.rules, _Runs(readings.channel)
-        rule, time = readings.rule[runs.order], readings.time[runs.order]
-        value, reason = readings.value[runs.order], readings.reason[runs.order]
-        last_time, last_value = self._last_time[runs.channel], self._last_value[runs.channel]
-        still_since, still_value = self._still_since[runs.channel], self._still_value[runs.channel]
+        self._make_ready()
+        rules, runs = self._channels.rules, Runs(readings.channel, single=len(readings.sensors) == 1)
+        rule, time, value = readings.rule[runs.order], readings.time[runs.order], readings.value[runs.order]
+        marks = _Marks(readings.reason[runs.order].copy())
+        columns = [getattr(self, name) for name in _STATE]
+        last_time, last_value, value_before_last, still_since, still_value = state = [
+            column[runs.channel] for column in columns
+        ]
 
         missing = np.isnan(value)
         gross = (value < rules.fail_low[rule]) | (value > rules.fail_high[rule])
-        unlikely = (value < rules.suspect_low[rule]) | (value > rules.suspect_high[rule])
+        marks.set(missing, Reason.MISSING)
+        marks.set(gross, Reason.GROSS_RANGE)
+        marks.set((value < rules.suspect_low[rule]) | (value > rules.suspect_high[rule]), Reason.SUSPECT_RANGE)
 
         # a clock far ahead must not make everything after it look late; a broken value is no reference for the next
-        sound = ~(missing | gross | ((reason & Reason.FUTURE.value) != 0))
-        newer = time > last_time[runs.run]
+        ill = missing | gross
+        sound = ~(ill | marks.have(Reason.FUTURE))
+        newer = time > runs.spread(last_time)
         if not runs.rising(time):
             newer &= runs.highest_before(time, sound & newer)
         kept = sound & newer
-        latest = runs.latest(kept)
-        before = np.append(-1, latest[:-1])
-        within = before >= runs.head
-        time_before = np.where(within, time[before], last_time[runs.run])
-        value_before = np.where(within, value[before], last_value[runs.run])
+        chain = Chain(runs, kept)
+        time_before, value_before = chain.before(time, last_time), chain.before(value, last_value)
         newer &= ~missing
 
+        elapsed = time - time_before
+        gap = newer & (elapsed > rules.gap[rule]) & (time_before != _NEVER)
+        marks.set(gap, Reason.GAP)
         with np.errstate(over="ignore"):
             change = np.abs(value - value_before)
-        change = np.where(rules.direction[rule], np.minimum(change, 360 - change), change)
-        minutes = np.maximum(time - time_before, 60_000) / 60_000  # a step is allowed once, however soon it comes
-        jump = newer & (change > rules.step[rule] * minutes)
+        if rules.turns:
+            change = np.where(rules.direction[rule], np.minimum(change, 360 - change), change)
+        minutes = np.maximum(elapsed, 60_000) / 60_000  # a step is allowed once, however soon it comes
+        marks.set(newer & (change > rules.step[rule] * minutes), Reason.RATE_OF_CHANGE)
+        recent = np.where(gap, np.nan, value_before)
+        if rules.spikes:
+            two_before = chain.before(recent, value_before_last)
+            marks.set(newer & _spikes(rules, rule, value, recent, two_before), Reason.SPIKE)
 
         moved = newer & (value != value_before)
-        tolerance = rules.tolerance[rule]
         if rules.tolerates:
+            tolerance = rules.tolerance[rule]
             self._tolerate(runs, moved, newer & (tolerance > 0), kept, value, tolerance, still_value)
-        latest_move = runs.latest(moved & kept)
-        since = np.where(latest_move >= runs.head, time[latest_move], still_since[runs.run])
-        since = np.where(moved, time, since)
+        moves = Chain(runs, moved & kept)
+        since = np.where(moved, time, moves.up_to(time, still_since))
+        unmoved = np.where(newer, time - since, 0)
         stirring = (value <= rules.exempt_low[rule]) | (value >= rules.exempt_high[rule])
-        still = np.where(newer & ~stirring, time - since, 0)
+        still = np.where(stirring, 0, unmoved)
+        marks.set(still >= rules.flat_suspect[rule], Reason.FLAT_LINE)
+        failed = gross | (still >= rules.flat_fail[rule])
 
-        same_time = time == time_before
-        same_value = value == value_before
-        reason |= missing * np.int16(Reason.MISSING.value)
-        reason |= gross * np.int16(Reason.GROSS_RANGE.value)
-        reason |= unlikely * np.int16(Reason.SUSPECT_RANGE.value)
-        reason |= jump * np.int16(Reason.RATE_OF_CHANGE.value)
-        reason |= (still >= rules.flat_suspect[rule]) * np.int16(Reason.FLAT_LINE.value)
-        reason |= (time < time_before) * np.int16(Reason.OUT_OF_ORDER.value)
-        reason |= (same_time & ~same_value) * np.int16(Reason.DUPLICATE_TIME.value)
+        commits = []
+        if self._attenuation.any:
+            places, weak, dead, commit = self._attenuation.judge(runs, rule, time, value, kept)
+            marks.add(places[weak | dead], Reason.ATTENUATED)
+            failed[places[dead]] = True
+            commits.append(commit)
+        if self._climatology.any:
+            unusual, wrong = self._climatology.judge(rule, time, value)
+            marks.set(unusual | wrong, Reason.CLIMATOLOGY)
+            failed |= wrong
+        if (contradicting := contradictions(readings, runs, ill, unmoved)) is not None:
+            marks.set(contradicting, Reason.CONTRADICTION)
+        unwell, commit = self._diagnostics.judge(readings)
+        if unwell is not None:
+            marks.set(unwell[runs.order] & ~missing, Reason.DIAGNOSTICS)
+        commits.append(commit)
+
+        same_time = elapsed == 0
+        again = same_time & (value == value_before)
+        another = same_time & ~again
+        marks.set(elapsed < 0, Reason.OUT_OF_ORDER)
+        marks.set(another, Reason.DUPLICATE_TIME)
         flag = rules.unjudged[rule]
-        flag[(reason & ~Reason.OUT_OF_ORDER.value) != 0] = SUSPECT
-        flag[gross | (still >= rules.flat_fail[rule]) | (same_time & ~same_value)] = FAIL
+        against = marks.bits & ~_REMARKS
+        flag[against != 0] = SUSPECT
+        flag[failed | another] = FAIL
         flag[missing] = MISSING
-        flag[same_time & same_value] = REPEATED
-        events, courses = self._watch(runs, rule, time, value, newer & (flag == GOOD))
+        flag[again] = REPEATED
+        # a flood is one, though the battery that tells of it is low
+        good = flag == GOOD if unwell is None else (flag == GOOD) | ((flag == SUSPECT) & (against == _UNWELL))
+        events, courses = self._watch(runs, rule, time, value, newer & good)
 
-        readings.flag[runs.order], readings.reason[runs.order] = flag, reason
-        self._undo = self._restorer(runs.channel, last_time, last_value, still_since, still_value, courses)
-        end = latest[runs.tails]
-        ever = end >= runs.heads
-        self._last_time[runs.channel] = np.where(ever, time[end], last_time)
-        self._last_value[runs.channel] = np.where(ever, value[end], last_value)
-        end = latest_move[runs.tails]
-        ever = end >= runs.heads
-        self._still_since[runs.channel] = np.where(ever, time[end], still_since)
-        self._still_value[runs.channel] = np.where(ever, value[end], still_value)
+        readings.flag[runs.order], readings.reason[runs.order] = flag, marks.bits
+        self._undo = self._restorer(runs.channel, state, courses, commits)
+        for column, ends in zip(
+            columns,
+            (
+                chain.last(time, last_time),
+                chain.last(value, last_value),
+                chain.last(recent, value_before_last),
+                moves.last(time, still_since),
+                moves.last(value, still_value),
+            ),
+            strict=True,
+        ):
+            column[runs.channel] = ends
         for channel, course in courses.items():
             self._level[channel], self._calm[channel] = course.level, course.calm
             self._since[channel] = course.since
@@ -237,46 +253,46 @@ class Inspector:
         self._undo()
         self._undo = lambda: None
 
-    def _restorer(  # noqa: PLR0913, PLR0917 - columns
-        self,
-        channel: Ints,
-        last_time: Ints,
-        last_value: Floats,
-        still_since: Ints,
-        still_value: Floats,
-        courses: Iterable[int],
+    def _restorer(
+        self, channel: Ints, state: Iterable[Ints | Floats], courses: Iterable[int], commits: Iterable[Commit]
     ) -> Callable[[], None]:
+        """Commits the state of the tests that keep their own, and says how to restore all that a batch changes."""
         events = {number: (self._level[number], self._calm[number], self._since.get(number)) for number in courses}
+        others = [commit() for commit in commits]
 
         def restore() -> None:
-            self._last_time[channel], self._last_value[channel] = last_time, last_value
-            self._still_since[channel], self._still_value[channel] = still_since, still_value
+            for name, values in zip(_STATE, state, strict=True):
+                getattr(self, name)[channel] = values
             for number, (level, calm, since) in events.items():
                 self._level[number], self._calm[number] = level, calm
                 self._since.pop(number, None)
                 if since is not None:
                     self._since[number] = since
+            for other in others:
+                other()
 
         return restore
 
     def _watch(
-        self, runs: _Runs, rule: Indices, time: Ints, value: Floats, good: Flags
+        self, runs: Runs, rule: Indices, time: Ints, value: Floats, good: Flags
     ) -> tuple[list[Event], dict[int, _Course]]:
         """Raises, changes and ends events; only good values count."""
         rules = self._channels.rules
         level, calm = self._level[runs.channel], self._calm[runs.channel]
         beyond = (value >= rules.mildest_above[rule]) | (value <= rules.mildest_below[rule])
-        places = np.flatnonzero(good & (beyond | (level[runs.run] > 0)))
-        run = runs.run[places]
-        unsettled = (_levels(rules, rule[places], value[places]) != level[run]) | (calm[run] > 0)
+        places = np.flatnonzero(good & (beyond | (runs.spread(level) > 0)))
         events: list[Event] = []
         courses: dict[int, _Course] = {}
+        if not len(places):
+            return events, courses
+        run = runs.of(places)
+        unsettled = (_levels(rules, rule[places], value[places]) != level[run]) | (calm[run] > 0)
         if not unsettled.any():
             return events, courses
-        places = np.flatnonzero(good & np.isin(runs.run, run[unsettled]))
+        places = places[unsettled] if runs.alone else np.flatnonzero(good & np.isin(runs.run, run[unsettled]))
         levels = _levels(rules, rule[places], value[places])
         for place, now in zip(places.tolist(), levels.tolist(), strict=True):
-            number = int(runs.run[place])
+            number = place if runs.alone else int(runs.run[place])
             channel, when, sent = int(runs.channel[number]), int(time[place]), float(value[place])
             if (course := courses.get(channel)) is None:
                 course = _Course(int(level[number]), int(calm[number]), self._since.get(channel, 0))
@@ -292,34 +308,67 @@ class Inspector:
 
     @staticmethod
     def _tolerate(  # noqa: PLR0913, PLR0917 - columns
-        runs: _Runs, moved: Flags, tolerant: Flags, kept: Flags, value: Floats, tolerance: Floats, still_value: Floats
+        runs: Runs, moved: Flags, tolerant: Flags, kept: Flags, value: Floats, tolerance: Floats, still_value: Floats
     ) -> None:
         """Takes back moves within a tolerance. Each is measured from the last move, so one after another."""
         anchors: dict[int, float] = {}
         for place in np.flatnonzero(tolerant).tolist():
-            run, now = int(runs.run[place]), float(value[place])
+            run, now = place if runs.alone else int(runs.run[place]), float(value[place])
             anchor = anchors.get(run, float(still_value[run]))
             moved[place] = not abs(now - anchor) <= tolerance[place]
             if moved[place] and kept[place]:
                 anchors[run] = now
 
-    def _make_room(self) -> None:
+    def _make_ready(self) -> None:
+        """Takes new rules, and gives new channels a state."""
+        if self._rules is not self._channels.rules:
+            self._rules = self._channels.rules
+            self._attenuation.set_rules(self._rules.attenuation)
+            self._climatology = Climatology(self._rules.climatology)
         before, self._count = self._count, len(self._channels)
         if before == self._count:
             return
-        for name, fill in (
-            ("_last_time", _NEVER),
-            ("_last_value", np.nan),
-            ("_still_since", 0),
-            ("_still_value", np.nan),
-            ("_level", 0),
-            ("_calm", 0),
-        ):
+        for name, fill in {**_STATE, "_level": 0, "_calm": 0}.items():
             state = getattr(self, name)
             if len(state) < self._count:
                 state = widened(state, self._count)
                 setattr(self, name, state)
             state[before : self._count] = fill
+
+
+class _Marks:
+    """Reasons of the values, as they are found."""
+
+    def __init__(self, bits: Indices) -> None:
+        self.bits = bits
+
+    def set(self, which: Flags, reason: Reason) -> None:
+        """Adds a reason to some values."""
+        if np.count_nonzero(which):  # several times faster than any() where there are few values
+            self.bits |= which * np.int32(reason)
+
+    def add(self, places: Ints, reason: Reason) -> None:
+        """Adds a reason to the values at some places."""
+        self.bits[places] |= int(reason)
+
+    def have(self, reason: Reason) -> Flags:
+        """Which values have a reason."""
+        having: Flags = (self.bits & int(reason)) != 0
+        return having
+
+
+def _spikes(rules: Rules, rule: Indices, value: Floats, before: Floats, two_before: Floats) -> Flags:
+    """Values that are far from the two before them, of the rules that have the test."""
+    found = np.zeros(len(value), bool)
+    places = np.flatnonzero(rules.spiky[rule])
+    rule, value, before, two_before = rule[places], value[places], before[places], two_before[places]
+    with np.errstate(over="ignore", invalid="ignore"):
+        near, far = value - before, value - two_before
+        beyond = np.where(near * far > 0, np.minimum(np.abs(near), np.abs(far)), 0)
+        if rules.averages.any():
+            beyond = np.where(rules.averages[rule], np.abs(value - (before + two_before) / 2), beyond)
+        found[places] = beyond > rules.spike[rule]
+    return found
 
 
 def _levels(rules: Rules, rule: Indices, value: Floats) -> Ints:

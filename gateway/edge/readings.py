@@ -15,7 +15,8 @@ import numpy.typing as npt
 from gateway.config import SourceConfig
 from gateway.edge.batch import DeadLetter, Held
 from sensors.formats.json import Json
-from sensors.kinds import SEVERITIES, Flat, Quantity, Title
+from sensors.kinds import SEVERITIES, Check, Flat, Kind, Quantity, Title
+from sensors.kinds.expressions import Expression
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -36,12 +37,14 @@ class Rule(NamedTuple):
         limits: As the kind declares it; None for a quantity that the kind does not know.
         factor: Stored value = sent value · factor + offset.
         offset: See *factor*.
+        gap: Seconds without a value after which the next one is the first after a gap.
     """
 
     quantity: str
     limits: Quantity | None = None
     factor: float = 1.0
     offset: float = 0.0
+    gap: float = math.inf
 
 
 NO_RULE = Rule("")
@@ -68,13 +71,24 @@ class Rules:
         self.direction = np.array([quantity.direction for quantity in known])
         self.fail_low, self.fail_high = np.array([quantity.fail or _ANY for quantity in known]).T
         self.suspect_low, self.suspect_high = np.array([quantity.suspect or _ANY for quantity in known]).T
+        self.healthy_low, self.healthy_high = np.array([quantity.healthy or _ANY for quantity in known]).T
+        self.diagnostic = np.array([quantity.healthy is not None for quantity in known])
+        self.turns = bool(self.direction.any())
+        self.gap = np.array([rule.gap * 1000 for rule in rules])
         self.step = _or_infinite(quantity.step for quantity in known)
+        spikes = [quantity.spike for quantity in known]
+        self.spike = _or_infinite(spike.suspect if spike else None for spike in spikes)
+        self.spiky = np.isfinite(self.spike)
+        self.spikes = bool(self.spiky.any())
+        self.averages = np.array([spike is not None and spike.method == "average" for spike in spikes])
         self.flat_suspect = np.array([flat.suspect * 1000 for flat in flats])
         self.flat_fail = _or_infinite(flat.fail for flat in flats) * 1000
         self.tolerance = np.array([flat.tolerance for flat in flats])
         self.tolerates = bool(self.tolerance.any())
         self.exempt_low = -_or_infinite(None if flat.exempt_below is None else -flat.exempt_below for flat in flats)
         self.exempt_high = _or_infinite(flat.exempt_above for flat in flats)
+        self.attenuation = [quantity.attenuated for quantity in known]
+        self.climatology = [quantity.climatology for quantity in known]
         self.above = np.full((len(rules), len(SEVERITIES)), np.inf)
         self.below = np.full((len(rules), len(SEVERITIES)), -np.inf)
         for index, quantity in enumerate(known):
@@ -98,13 +112,15 @@ class Layout:
     Attributes:
         names: Names of the quantities.
         rules: int32, the rule of each.
+        checks: What they must not say together.
         good: What *template* is asked for when all is well: a flag a quantity.
     """
 
-    __slots__ = ("_templates", "good", "names", "rules")
+    __slots__ = ("_templates", "checks", "good", "names", "rules")
 
-    def __init__(self, names: tuple[str, ...], rules: Sequence[int]) -> None:
+    def __init__(self, names: tuple[str, ...], rules: Sequence[int], checks: Sequence[Check] = ()) -> None:
         self.names = names
+        self.checks = [Together(check, names) for check in checks if check.names <= {*names}]
         self.rules = np.array(rules, np.int32)
         self.good = bytes([GOOD]) * len(names)
         self._templates: dict[bytes, tuple[str, list[int]]] = {}
@@ -133,6 +149,26 @@ class Layout:
         return found
 
 
+class Together:
+    """A rule on the quantities of a message, at their places in a layout.
+
+    Attributes:
+        places: Quantity → place in the message, of those that the rule names.
+        expect, when: Conditions on columns by quantity, if any.
+        same: Places of the quantities that must not all stay as they are for too long.
+        longest: How long they may, ms; None if *expect* is the rule.
+        blamed: Places of the quantities that are suspect when the rule is broken.
+    """
+
+    def __init__(self, check: Check, names: Sequence[str]) -> None:
+        self.places = {name: names.index(name) for name in sorted(check.names)}
+        self.expect = Expression(check.expect).holds if check.expect else None
+        self.when = Expression(check.when).holds if check.when else None
+        self.longest = None if check.longest is None else check.longest * 1000
+        self.same = [names.index(name) for name in check.same or ()]
+        self.blamed = [names.index(name) for name in check.blamed if name in names]
+
+
 NO_LAYOUT = Layout((), ())
 _MOST_TEMPLATES = 64  # of one layout, so that noise cannot fill the memory
 
@@ -144,17 +180,19 @@ class Family:
         source: The source's name on the ledger.
         kind: The kind's name.
         rules: Quantity → place in ``Channels.rules``.
+        checks: What quantities of one message must not say together.
         format: Reads the payloads.
         bound: Whether the broker has to name the sensor as the sender.
         layouts: By the names of the quantities.
     """
 
-    __slots__ = ("bound", "format", "kind", "layouts", "rules", "source")
+    __slots__ = ("bound", "checks", "format", "kind", "layouts", "rules", "source")
 
-    def __init__(self, source: SourceConfig, kind: str, rules: Mapping[str, int], payloads: Json) -> None:
+    def __init__(self, source: SourceConfig, kind: Kind, rules: Mapping[str, int], payloads: Json) -> None:
         self.source = source.name
-        self.kind = kind
+        self.kind = kind.name
         self.rules = rules
+        self.checks = kind.rules
         self.format = payloads
         self.bound = source.sender is not None
         self.layouts: dict[tuple[str, ...], Layout] = {}
@@ -164,7 +202,7 @@ class Family:
         if (layout := self.layouts.get(names)) is None:
             if len(self.layouts) >= _MOST_LAYOUTS:
                 self.layouts.clear()
-            layout = self.layouts[names] = Layout(names, [self.rules.get(name, 0) for name in names])
+            layout = self.layouts[names] = Layout(names, [self.rules.get(name, 0) for name in names], self.checks)
         return layout
 
 
@@ -246,7 +284,7 @@ class Readings:
         time: int64[n], observed, ms UTC.
         value: float64[n], in the kind's unit; NaN where missing.
         flag: uint8[n], QARTOD, 0 before *inspect*.
-        reason: int16[n], bit set of ``inspect.Reason``.
+        reason: int32[n], bit set of ``inspect.Reason``.
         keys: Of the messages read, by which a redelivery is known.
         held: Messages that wait for the clock.
         duplicates: Source → values of messages that had been seen already.
@@ -262,7 +300,7 @@ class Readings:
     time: Ints
     value: Floats
     flag: Bytes
-    reason: npt.NDArray[np.int16]
+    reason: Indices
     keys: list[int] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     duplicates: dict[str, int] = field(default_factory=dict)
@@ -300,6 +338,6 @@ class Channels:
 
 def widened(array: npt.NDArray[_Scalar], count: int) -> npt.NDArray[_Scalar]:
     """A longer copy, with room for half as many again; what is beyond the old elements is undefined."""
-    wider = np.empty(max(256, count + count // 2), array.dtype)
+    wider = np.empty((max(256, count + count // 2), *array.shape[1:]), array.dtype)
     wider[: len(array)] = array
     return wider

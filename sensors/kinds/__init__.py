@@ -3,21 +3,25 @@
 Adding a kind is adding a file to this folder, or to a folder named by a gateway's ``kinds_dir`` setting.
 """
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sensors.durations import Duration
+from sensors.kinds.expressions import Expression
 
 Severity = Literal["blue", "yellow", "orange", "red"]
 SEVERITIES: tuple[Severity, ...] = ("blue", "yellow", "orange", "red")
 """From mild to grave, the four colours of Chinese public alerts."""
 
 Limits = Annotated[tuple[float, float], Field(description="lowest and highest accepted value, inclusive")]
+Month = Annotated[int, Field(ge=1, le=12)]
+Hour = Annotated[int, Field(ge=0, le=23)]
 
 
 class KindError(Exception):
@@ -69,6 +73,65 @@ class Flat(_Model):
     exempt_above: float | None = None
 
 
+class Spike(_Model):
+    """The spike test of QARTOD in its form for the newest value: the value before stands in for the one to come.
+
+    Attributes:
+        suspect: Beyond this much, in the quantity's unit, a value is suspect.
+        method: ``differential``: how far the value is from both values before it, on the same side; ``average``: how
+            far it is from their average.
+    """
+
+    suspect: float = Field(gt=0)
+    method: Literal["differential", "average"] = "differential"
+
+
+class Attenuated(_Model):
+    """The attenuated-signal test of QARTOD: the range of all values within a window is too small.
+
+    Attributes:
+        window: Seconds. Kept in eighths, so that the range is that of the window and up to an eighth more.
+        suspect: A range below, in the quantity's unit, is suspect.
+        fail: A range below fails; never when absent.
+        exempt_below: Values at or below are exempt (calm wind).
+        exempt_above: Values at or above are exempt.
+    """
+
+    window: Duration = Field(gt=0)
+    suspect: float
+    fail: float | None = None
+    exempt_below: float | None = None
+    exempt_above: float | None = None
+
+
+class Usual(_Model):
+    """What is usual at some months and hours.
+
+    Attributes:
+        months: 1 to 12; all when absent.
+        hours: 0 to 23; all when absent.
+        suspect: Outside, a value is suspect.
+        fail: Outside, a value fails.
+    """
+
+    months: tuple[Month, ...] = tuple(range(1, 13))
+    hours: tuple[Hour, ...] = tuple(range(24))
+    suspect: Limits | None = None
+    fail: Limits | None = None
+
+
+class Climatology(_Model):
+    """The climatology test of QARTOD: what is usual at a month and an hour.
+
+    Attributes:
+        utc_offset: Hours from UTC to the standard time in which months and hours are told.
+        usual: Ranges; where several have a month and an hour, the last one holds, where none has them, nothing does.
+    """
+
+    utc_offset: float = Field(0.0, ge=-12, le=14)
+    usual: tuple[Usual, ...]
+
+
 class Quantity(_Model):
     """One measured quantity and the limits of its quality control.
 
@@ -79,7 +142,11 @@ class Quantity(_Model):
         fail: Outside, a value fails (QARTOD gross range).
         suspect: Outside, a value is suspect (QARTOD operator range).
         step: Largest plausible change per minute; beyond it a value is suspect (QARTOD rate of change).
+        spike: The spike test, if any.
         flat: The flat-line test, if any.
+        attenuated: The attenuated-signal test, if any.
+        climatology: The climatology test, if any.
+        healthy: Of what a sensor says of itself: outside, its other values are suspect.
         events: Limits from which a good value raises an event.
         direction: An angle in degrees, where 359 and 1 are neighbours and compass points are accepted.
     """
@@ -90,27 +157,115 @@ class Quantity(_Model):
     fail: Limits | None = None
     suspect: Limits | None = None
     step: float | None = None
+    spike: Spike | None = None
     flat: Flat | None = None
+    attenuated: Attenuated | None = None
+    climatology: Climatology | None = None
+    healthy: Limits | None = None
     events: tuple[EventLimit, ...] = ()
     direction: bool = False
 
+    @model_validator(mode="after")
+    def _tests_fit(self) -> Self:
+        if self.direction and (self.spike or self.attenuated):
+            msg = "an angle has no spike and no attenuated test: their differences do not turn through north"
+            raise ValueError(msg)
+        return self
+
+
+class Check(_Model):
+    """What the quantities of one message must not say together.
+
+    Attributes:
+        expect: A condition that holds; else the values contradict each other.
+        same: Quantities that do not all stay as they are for longer than *longest*.
+        longest: See *same*; seconds.
+        when: A condition on which the rule depends; always when absent.
+        suspects: Quantities that are suspect when the rule is broken; those of *expect* or *same* when absent.
+    """
+
+    expect: str | None = None
+    same: tuple[str, ...] | None = None
+    longest: Duration | None = None
+    when: str | None = None
+    suspects: tuple[str, ...] | None = None
+
+    @field_validator("expect", "when")
+    @classmethod
+    def _readable(cls, text: str | None) -> str | None:
+        if text is not None:
+            Expression(text)
+        return text
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.expect is None) == (self.same is None):
+            msg = "a rule needs exactly one of 'expect' and 'same'"
+            raise ValueError(msg)
+        if (self.same is None) != (self.longest is None):
+            msg = "'same' and 'longest' belong together"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Quantities without which the rule says nothing."""
+        expressions = [Expression(text) for text in (self.expect, self.when) if text]
+        return frozenset(self.same or ()).union(*(expression.names for expression in expressions))
+
+    @property
+    def blamed(self) -> tuple[str, ...]:
+        """Quantities that are suspect when the rule is broken."""
+        return self.suspects or self.same or (Expression(self.expect).names if self.expect else ())
+
 
 class Kind(_Model):
-    """A kind of sensor: what it measures and how its readings are judged."""
+    """A kind of sensor: what it measures and how its readings are judged.
+
+    Attributes:
+        name: Its name, the stem of its file.
+        title: Name in each language.
+        interval: How often a sensor usually reports, seconds.
+        gap: After how many intervals without a value the next one is marked as the first after a gap.
+        quantities: By name.
+        rules: What the quantities of one message must not say together.
+    """
 
     name: str
     title: Title
     interval: Duration
+    gap: float = Field(10.0, ge=1)
     quantities: Mapping[str, Quantity]
+    rules: tuple[Check, ...] = ()
+
+    @model_validator(mode="after")
+    def _rules_name_quantities(self) -> Self:
+        for rule in self.rules:
+            for name in {*rule.names, *rule.blamed} - self.quantities.keys() - DIAGNOSTICS.keys():
+                msg = f"rules: {unknown_quantity(name, self.quantities)}"
+                raise ValueError(msg)
+        return self
 
 
-_DIAGNOSTICS = {
+def unknown_quantity(name: str, known: Iterable[str]) -> str:
+    """Says that there is no such quantity, and which is nearest."""
+    near = difflib.get_close_matches(name, known := [*known], n=1, cutoff=0.4)
+    return f"unknown quantity '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}")
+
+
+DIAGNOSTICS: Mapping[str, Quantity] = {
     "battery": Quantity(
-        title=Title(zh="电量", en="Battery", ko="배터리"), unit="%", decimals=0, fail=(0, 110), suspect=(10, 100)
+        title=Title(zh="电量", en="Battery", ko="배터리"),
+        unit="%",
+        decimals=0,
+        fail=(0, 110),
+        suspect=(10, 100),
+        healthy=(5, 110),
     ),
     "rssi": Quantity(title=Title(zh="信号强度", en="Signal strength", ko="신호 세기"), unit="dBm", fail=(-200, 20)),
     "snr": Quantity(title=Title(zh="信噪比", en="Signal to noise", ko="신호 대 잡음비"), unit="dB", fail=(-50, 60)),
 }
+"""Quantities that every kind has: what a sensor says of itself."""
 
 
 def read(path: Path) -> Kind:
@@ -133,7 +288,7 @@ def read(path: Path) -> Kind:
         key = ".".join(str(part) for part in first["loc"])
         msg = f"{path}: {key}: {first['msg']}"
         raise KindError(msg) from error
-    return kind.model_copy(update={"quantities": {**_DIAGNOSTICS, **kind.quantities}})
+    return kind.model_copy(update={"quantities": {**DIAGNOSTICS, **kind.quantities}})
 
 
 @cache

@@ -1,0 +1,164 @@
+"""Attenuation: whether the range of a channel's values within a window has become too small.
+
+A window is kept as eight blocks of time and the one that runs, each with its lowest and highest value, so state is
+bounded however often a sensor sends. The range is therefore that of the window and up to an eighth more: what is
+called attenuated is so over the window itself, and what stays so for an eighth longer is called so without fail.
+Blocks are cut by the clock, not by the readings, so the answers do not depend on how readings came in batches.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gateway.edge.readings import Flags, Floats, Indices, Ints, widened
+from gateway.edge.runs import Runs
+from sensors import kinds
+
+_BLOCKS = 8
+_SLOTS = _BLOCKS + 1
+_FEWEST = _BLOCKS // 2  # blocks with values; of fewer nothing is said
+_ALWAYS = 1 << 60  # ms
+
+
+class Attenuation:
+    """The test and its state; only channels whose rule has it take memory, 170 bytes each."""
+
+    def __init__(self) -> None:
+        self._row: Ints = np.empty(0, np.int64)  # of each channel; -1 while it has none
+        self._rows = 0
+        self._low: Floats = np.empty((0, _SLOTS))
+        self._high: Floats = np.empty((0, _SLOTS))
+        self._block: Ints = np.empty(0, np.int64)  # the last that has a value
+        self._since: Ints = np.empty(0, np.int64)  # ms UTC; values came without a gap of a window since then
+
+    def set_rules(self, rules: Sequence[kinds.Attenuated | None]) -> None:
+        """Takes the rules as arrays."""
+        self.any = any(rules)
+        self._has = np.array([rule is not None for rule in rules])
+        self._length = np.array(
+            [_ALWAYS if rule is None else max(round(rule.window * 1000 / _BLOCKS), 1) for rule in rules]
+        )
+        self._suspect = np.array([-np.inf if rule is None else rule.suspect for rule in rules])
+        self._fail = np.array([-np.inf if rule is None or rule.fail is None else rule.fail for rule in rules])
+        self._exempt_low = np.array(
+            [-np.inf if rule is None or rule.exempt_below is None else rule.exempt_below for rule in rules]
+        )
+        self._exempt_high = np.array(
+            [np.inf if rule is None or rule.exempt_above is None else rule.exempt_above for rule in rules]
+        )
+
+    def judge(
+        self, runs: Runs, rule: Indices, time: Ints, value: Floats, kept: Flags
+    ) -> tuple[Ints, Flags, Flags, Callable[[], Callable[[], None]]]:
+        """Judges the values of channels that have the test.
+
+        Args:
+            runs: The runs.
+            rule: int32[n].
+            time: int64[n], ms UTC, rising among those that are kept.
+            value: float64[n].
+            kept: bool[n], sound and newer than the one before.
+
+        Returns:
+            Places of the values judged, which of them are suspect and which fail, and what commits the new state,
+            which returns what takes it back.
+        """
+        places = np.flatnonzero(self._has[rule] & kept)
+        if not len(places):
+            return places, np.empty(0, bool), np.empty(0, bool), _nothing
+        rule, time, value, run = rule[places], time[places], value[places], runs.of(places)
+        length = self._length[rule]
+        block = time // length
+        rows = self._rows_of(runs.channel[run])
+
+        new = np.empty(len(places), bool)
+        new[0] = True
+        new[1:] = (rows[1:] != rows[:-1]) | (block[1:] != block[:-1])
+        heads = np.flatnonzero(new)
+        segment = np.cumsum(new) - 1
+        low, high = _running(value, segment, heads)
+
+        tails = np.append(heads[1:], len(places)) - 1
+        touched, state_row = np.unique(rows, return_inverse=True)
+        state_low, state_high = self._low[touched], self._high[touched]
+        state_block, state_since = self._block[touched], self._since[touched]
+        low_before, high_before = np.empty(len(heads)), np.empty(len(heads))
+        since, filled = np.empty(len(heads), np.int64), np.empty(len(heads), np.int64)
+        for turn in _turns(rows[heads]):
+            at, now = state_row[heads[turn]], block[heads[turn]]
+            last = state_block[at]
+            slots = last[:, None] - (last[:, None] - np.arange(_SLOTS)) % _SLOTS  # block of each slot
+            gone = slots < (now - _BLOCKS)[:, None]
+            lows = np.where(gone, np.inf, state_low[at])
+            highs = np.where(gone, -np.inf, state_high[at])
+            low_before[turn], high_before[turn] = lows.min(1), highs.max(1)
+            slot = now % _SLOTS
+            each = np.arange(len(at))
+            lows[each, slot] = np.minimum(lows[each, slot], low[tails[turn]])
+            highs[each, slot] = np.maximum(highs[each, slot], high[tails[turn]])
+            state_low[at], state_high[at], state_block[at] = lows, highs, now
+            state_since[at] = np.where(gone.all(1), time[heads[turn]], state_since[at])
+            since[turn], filled[turn] = state_since[at], np.isfinite(lows).sum(1)
+
+        spread = np.maximum(high, high_before[segment]) - np.minimum(low, low_before[segment])
+        judged = (time - since[segment] >= length * _BLOCKS) & (filled[segment] >= _FEWEST)
+        judged &= (value > self._exempt_low[rule]) & (value < self._exempt_high[rule])
+
+        def commit() -> Callable[[], None]:
+            before = self._low[touched], self._high[touched], self._block[touched], self._since[touched]
+            self._put(touched, state_low, state_high, state_block, state_since)
+            return lambda: self._put(touched, *before)
+
+        return places, judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule]), commit
+
+    def _put(self, rows: Ints, low: Floats, high: Floats, block: Ints, since: Ints) -> None:
+        self._low[rows], self._high[rows], self._block[rows], self._since[rows] = low, high, block, since
+
+    def _rows_of(self, channel: Ints) -> Ints:
+        """The rows of channels; those that have none get one."""
+        if (most := int(channel.max()) + 1) > len(self._row):
+            known = len(self._row)
+            self._row = widened(self._row, most)
+            self._row[known:] = -1
+        rows = self._row[channel]
+        if (rows < 0).any():
+            new = np.unique(channel[rows < 0])
+            first, self._rows = self._rows, self._rows + len(new)
+            if self._rows > len(self._block):
+                for name in ("_low", "_high", "_block", "_since"):
+                    setattr(self, name, widened(getattr(self, name), self._rows))
+            self._row[new] = np.arange(first, self._rows)
+            self._low[first : self._rows], self._high[first : self._rows] = np.inf, -np.inf
+            self._block[first : self._rows] = -_ALWAYS
+            rows = self._row[channel]
+        return rows
+
+
+def _nothing() -> Callable[[], None]:
+    return lambda: None
+
+
+def _running(value: Floats, segment: Ints, heads: Ints) -> tuple[Floats, Floats]:
+    """The lowest and highest value so far within each segment: passes over twice the distance each."""
+    low, high = value.copy(), value.copy()
+    longest = int(np.diff(heads, append=len(value)).max())
+    distance = 1
+    while distance < longest:
+        within = segment[distance:] == segment[:-distance]
+        low[distance:] = np.where(within, np.minimum(low[distance:], low[:-distance]), low[distance:])
+        high[distance:] = np.where(within, np.maximum(high[distance:], high[:-distance]), high[distance:])
+        distance *= 2
+    return low, high
+
+
+def _turns(rows: Ints) -> list[Ints]:
+    """Places of the first segment of each row, then of the second of each that has one, and so on."""
+    first = np.empty(len(rows), bool)
+    first[0] = True
+    np.not_equal(rows[1:], rows[:-1], out=first[1:])
+    if first.all():
+        return [np.arange(len(rows))]
+    heads = np.flatnonzero(first)
+    nth = np.arange(len(rows)) - heads[np.cumsum(first) - 1]
+    order = np.argsort(nth, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(nth))[:-1])

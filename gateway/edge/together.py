@@ -1,0 +1,132 @@
+"""What the values of one message, and a sensor's word on itself, say about each other.
+
+Both are judged in the order of the batch, for a message lies side by side there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gateway.edge.readings import Bytes, Channels, Flags, Ints, Layout, Readings, widened
+from gateway.edge.runs import Runs
+
+
+def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Ints) -> Flags | None:
+    """Values of messages that break a rule of their kind.
+
+    Args:
+        readings: The batch.
+        runs: Its runs.
+        ill: bool[n] in their order, missing or impossible: such a value says nothing about others.
+        unmoved: int64[n] in their order, for how long each value has been as it is, ms.
+
+    Returns:
+        bool[n] in the order of the runs, or None if there are none.
+    """
+    if not (groups := _by_layout(readings.layouts)):
+        return None
+    ill = runs.backward(ill)
+    if any(check.same for layout, _ in groups for check in layout.checks):
+        unmoved = runs.backward(unmoved)
+    blamed: Flags | None = None
+    for layout, rows in groups:
+        starts = readings.starts[rows]
+        well = ~ill[starts[:, None] + np.arange(len(layout.names))]
+        for check in layout.checks:
+            broken = well[:, [*check.places.values()]].all(1)
+            columns = {name: readings.value[starts + place] for name, place in check.places.items()}
+            with np.errstate(all="ignore"):
+                if check.when is not None:
+                    broken &= check.when(columns)
+                if check.expect is not None:
+                    broken &= ~check.expect(columns)
+            if check.longest is not None:
+                broken &= unmoved[starts[:, None] + np.array(check.same)].min(1) >= check.longest
+            if broken.any():
+                blamed = np.zeros(len(ill), bool) if blamed is None else blamed
+                blamed[starts[broken][:, None] + np.array(check.blamed)] = True
+    return None if blamed is None else blamed[runs.order]
+
+
+def _by_layout(layouts: list[Layout]) -> list[tuple[Layout, Ints | slice]]:
+    """The messages of each layout that has rules."""
+    different = set(layouts)
+    if len(different) == 1:
+        return [(layouts[0], slice(None))] if layouts[0].checks else []
+    rows: dict[Layout, list[int]] = {layout: [] for layout in different if layout.checks}
+    for row, layout in enumerate(layouts) if rows else ():
+        if layout in rows:
+            rows[layout].append(row)
+    return [(layout, np.array(some)) for layout, some in rows.items()]
+
+
+class Diagnostics:
+    """What each sensor last said of itself, and so which of its values are suspect.
+
+    Args:
+        channels: The channels and their rules.
+    """
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._bad: Flags = np.empty(0, bool)  # of each channel: whether it is a diagnosis, and a bad one
+        self._troubles: Bytes = np.empty(0, np.uint8)  # of each sensor: how many of its channels are
+        self._known = self._sensors = 0
+        self._any = False  # sensor is in trouble
+
+    def judge(self, readings: Readings) -> tuple[Flags | None, Callable[[], Callable[[], None]]]:
+        """Values of sensors that say that they are not well, from the message that says so until one that does not.
+
+        Returns:
+            bool[n], or None if there are none; and what commits the new state, which returns what takes it back.
+        """
+        rules = self._channels.rules
+        places = np.flatnonzero(rules.diagnostic[readings.rule])
+        rule, value = readings.rule[places], readings.value[places]
+        bad = (value < rules.healthy_low[rule]) | (value > rules.healthy_high[rule])
+        if not (self._any or bad.any()):
+            return None, _nothing
+        self._make_room()
+        owner, channel = self._channels.owner[readings.channel], readings.channel[places]
+        suspect = self._troubles[owner] > 0
+        matters = (bad | self._bad[channel] | np.isin(channel, channel[bad])) & ~np.isnan(value)
+        now: dict[int, bool] = {}
+        troubles: dict[int, int] = {}
+        for place, number, ill in zip(
+            places[matters].tolist(), channel[matters].tolist(), bad[matters].tolist(), strict=True
+        ):
+            if ill != now.get(number, bool(self._bad[number])):
+                now[number], sensor = ill, int(owner[place])
+                troubles[sensor] = troubles.get(sensor, int(self._troubles[sensor])) + (1 if ill else -1)
+                start = int(readings.starts[np.searchsorted(readings.starts, place, side="right") - 1])
+                suspect[start:][owner[start:] == sensor] = troubles[sensor] > 0
+        suspect &= ~rules.diagnostic[readings.rule]
+
+        def commit() -> Callable[[], None]:
+            before = {number: bool(self._bad[number]) for number in now}
+            troubles_before = {sensor: int(self._troubles[sensor]) for sensor in troubles}
+            self._put(now, troubles)
+            return lambda: self._put(before, troubles_before)
+
+        return suspect, commit
+
+    def _put(self, bad: dict[int, bool], troubles: dict[int, int]) -> None:
+        for number, ill in bad.items():
+            self._bad[number] = ill
+        for sensor, count in troubles.items():
+            self._troubles[sensor] = count
+        if bad:
+            self._any = bool(self._troubles[: self._sensors].any())
+
+    def _make_room(self) -> None:
+        channels, sensors = len(self._channels), len(self._channels.sensors)
+        if channels > len(self._bad):
+            self._bad = widened(self._bad, channels)
+        if sensors > len(self._troubles):
+            self._troubles = widened(self._troubles, sensors)
+        self._bad[self._known : channels], self._troubles[self._sensors : sensors] = False, 0
+        self._known, self._sensors = channels, sensors
+
+
+def _nothing() -> Callable[[], None]:
+    return lambda: None

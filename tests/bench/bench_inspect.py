@@ -1,0 +1,69 @@
+"""What the step *inspect* costs a value: in batches of many channels and of few, and one message at a time.
+
+The readings are those of air stations with every test of their kind switched on, one value in a thousand out of range,
+times rising. A batch has 2,000 messages of five quantities; CPU time of this machine, now.
+"""
+
+import random
+import time
+from typing import Any
+
+import numpy as np
+
+from gateway.config import SourceConfig
+from gateway.edge.batch import RawBatch
+from gateway.edge.decode import Decoder
+from gateway.edge.inspect import Inspector
+from gateway.edge.readings import Channels
+from sensors import kinds
+from tests.bench.conftest import Report
+
+QUANTITIES = ("pm25", "pm10", "no2", "temperature", "pressure")
+LOWEST = (10.0, 40.0, 20.0, 15.0, 1005.0)
+NOW = 1_790_000_000_000
+BATCH, ALONE = 2000, 4000
+
+
+def batches(sensors: int, messages: int, size: int) -> list[RawBatch]:
+    """Messages of five quantities; each sensor sends once a minute."""
+    draw = random.Random(1)  # noqa: S311 - repeatable
+    made = []
+    for start in range(0, messages, size):
+        batch = RawBatch()
+        for i in range(start, min(start + size, messages)):
+            values = [low + draw.uniform(0, 2) for low in LOWEST]
+            if draw.random() < 0.001:
+                values[0] = 5000
+            fields = ",".join(f'"{name}":{value:.2f}' for name, value in zip(QUANTITIES, values, strict=True))
+            batch.topics.append(f"city/east/air/a{i % sensors}")
+            batch.payloads.append(f'{{"ts":{NOW + i // sensors * 60_000},{fields}}}'.encode())
+            batch.received.append(NOW)
+        made.append(batch)
+    return made
+
+
+def cost(sensors: int, messages: int, size: int) -> float:
+    """CPU microseconds a value, once every channel is known."""
+    channels = Channels()
+    decoder = Decoder((SourceConfig(),), kinds.builtin(), "gw", channels)
+    inspector = Inspector(channels)
+    work = [decoder.decode(batch) for batch in batches(sensors, messages + sensors, size)]
+    known = -(-sensors // size)
+    for readings in work[:known]:
+        inspector.inspect(readings)
+    began = time.process_time()
+    for readings in work[known:]:
+        inspector.inspect(readings)
+    spent = time.process_time() - began
+    values = sum(len(readings.value) for readings in work[known:])
+    assert np.concatenate([readings.flag for readings in work]).all(), "every value got its flag"
+    return spent / values * 1e6
+
+
+def test_bench_inspect(report: Report) -> None:
+    rows: list[dict[str, Any]] = []
+    for channels in (10, 1000, 50_000):
+        sensors = channels // len(QUANTITIES)
+        rows.append({"channels": f"{channels:,}", "µs a value": cost(sensors, report.scaled(100_000, BATCH), BATCH)})
+    rows.append({"channels": "one message at a time", "µs a value": cost(100, report.scaled(ALONE), 1)})
+    report.table("inspect", f"Inspect: CPU a value, batches of {BATCH:,} messages of {len(QUANTITIES)}", rows)
