@@ -151,7 +151,11 @@ class Detector:
         if (values.shape, counts.shape) != ((_ROWS, len(counts)), (len(counts), _CELLS)):
             message = "not the state of this version's detector"
             raise ValueError(message)
-        self._hold(values.astype(np.float64), counts.astype(np.uint16))
+        known, counted = values.astype(np.float64), counts.astype(np.uint16)
+        if not np.isfinite(known).all() or (counted >= _FULL).any():
+            message = "a detector's state with impossible values"
+            raise ValueError(message)
+        self._hold(known, counted)
 
     def learning(self, channel: Ints) -> Bools:
         """Whether channels have not yet had enough readings for an alarm, bool[n]."""
@@ -181,7 +185,8 @@ class Detector:
         if good.all():
             return self._together(channel, time, value)
         evidence, alarm = np.zeros(len(channel)), np.zeros(len(channel), bool)
-        evidence[good], alarm[good] = self._together(channel[good], time[good], value[good])
+        if good.any():
+            evidence[good], alarm[good] = self._together(channel[good], time[good], value[good])
         return Judged(evidence, alarm)
 
     def score_one(self, channel: int, time: int, value: float) -> tuple[float, bool]:
@@ -192,7 +197,7 @@ class Detector:
 
     def _make_room(self, channels: int) -> None:
         before = self._state.shape[1]
-        after = max(channels, 2 * before)
+        after = max(channels, 2 * before, 1)
         state, counts = np.zeros((_ROWS, after)), np.zeros((after, _CELLS), np.uint16)
         state[:, :before], counts[:before] = self._state, self._counts
         state[_TIME, before:] = _NEVER

@@ -105,6 +105,8 @@ def test_what_is_not_its_state_is_refused() -> None:
         {"state": good["state"][1:], "counts": good["counts"]},
         {"state": good["state"], "counts": good["counts"][1:]},
         {"state": good["state"].astype(np.float32), "counts": good["counts"]},
+        {"state": np.full_like(good["state"], np.nan), "counts": good["counts"]},
+        {"state": good["state"], "counts": np.full_like(good["counts"], 60_000)},
     ):
         with pytest.raises(ValueError, match="state"):
             detector.restore(bad)
@@ -201,6 +203,14 @@ def test_missing_late_and_repeated_readings_have_no_evidence_and_teach_nothing()
     for time, value in ((500 * MINUTES, np.nan), (500 * MINUTES, np.inf), (499 * MINUTES, 80.0), (0, 80.0)):
         assert detector.score_one(0, time, value) == (0.0, False)
     assert all(np.array_equal(array, saved[name]) for name, array in detector.state.items())
+
+
+def test_a_call_in_which_nothing_can_be_judged_says_nothing() -> None:
+    detector = Detector(0)
+    for size in (0, 3, 50):
+        judged = detector.score(np.arange(size), np.full(size, MINUTES), np.full(size, np.nan))
+        assert judged.evidence.tolist() == [0.0] * size
+        assert judged.alarm.tolist() == [False] * size
 
 
 def test_evidence_is_more_than_the_threshold_wherever_there_is_an_alarm() -> None:
