@@ -229,6 +229,7 @@ class _Past(NamedTuple):
     noise: float
     longest: float  # ms without a move
     low: float  # 1 % quantile
+    middle: float  # median
     high: float  # 99 %
 
 
@@ -322,7 +323,7 @@ class _Suite:
         # in a short recording all that takes days takes less
         self._day = int(min(_DAY, (last - first) / 60))
         share, days = _COLD_START
-        self._begin, self._end = first + int(min(share * (last - first), days * self._day * 2)), last
+        self._begin, self._end = first + int(min(share * (last - first), days * self._day)), last
 
     # -- placing -----------------------------------------------------------------------------------------------------
 
@@ -369,12 +370,12 @@ class _Suite:
             return None
         steps = np.diff(value)
         noise = 1.4826 * float(np.median(np.abs(steps - np.median(steps)))) or 0.8 * float(np.abs(steps).mean())
-        low, high = np.quantile(value, (0.01, 0.99))
+        low, middle, high = np.quantile(value, (0.01, 0.5, 0.99))
         if noise == 0 or high - low < 3 * channel.resolution:
             return None
         moves = time[np.flatnonzero(steps) + 1]
         longest = float(np.diff(np.concatenate((time[:1], moves, time[-1:]))).max())
-        return _Past(float(high - low), noise, longest, float(low), float(high))
+        return _Past(float(high - low), noise, longest, float(low), float(middle), float(high))
 
     def _has_room(self, changes: "_Changes", main: Channel) -> bool:
         for sensor, changed in changes.items():
@@ -591,7 +592,7 @@ class _Suite:
 
     def _zero(self, channel: Channel, at: int, past: _Past, amplitude: str) -> "_Changes | None":
         """It truly comes down to zero, as a wind does, or the dust after rain, and up again."""
-        if not 0 <= past.low <= 0.2 * past.range:
+        if not (0 <= past.low <= 0.2 * past.range and past.middle <= 0.6 * past.range):
             return None
         inner = self._readings(channel, 0.25, 6)
         edge = max(2, int(np.ceil(1.5 * np.median(channel.value[at : at + inner]) / (1.25 * channel.fastest))))
