@@ -392,7 +392,11 @@ def test_the_ledger_is_exact_after_any_sequence(operations: list[tuple[Any, ...]
         game = Play(folder / "spool.db")
         try:
             for name, *arguments in operations:
-                await getattr(game, name)(*arguments)
+                try:
+                    await getattr(game, name)(*arguments)
+                except SpoolError as error:  # full, and the look that check() takes gave its oldest rows out
+                    if "just being sent" not in str(error):
+                        raise
                 await game.check()
         finally:
             await game.spool.close()
