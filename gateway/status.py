@@ -54,7 +54,7 @@ def show(state: dict[str, Any]) -> None:
     console.print(f"broker {broker['host']}:{broker['port']}  {link}")
     fates = ("received", *FATES)
     table = Table(box=None, pad_edge=False)
-    table.add_column("readings from", no_wrap=True)
+    table.add_column("source", no_wrap=True)
     for fate in fates:
         table.add_column(fate, justify="right", no_wrap=True)
     for source, counts in state["ledger"].items():
