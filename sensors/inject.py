@@ -136,10 +136,12 @@ class Channel:
 
     @cached_property
     def resolution(self) -> float:
-        """The smallest step that it usually makes; 0 when steps say nothing."""
-        steps = np.abs(np.diff(self.value))
-        steps = steps[steps > 0]
-        return round(float(np.quantile(steps, 0.01)), self.decimals) if len(steps) else 0.0
+        """The power of ten that nearly all of its values are multiples of."""
+        sample = np.rint(self.value[:: max(1, len(self.value) // 2000)] * 10**self.decimals)
+        power = 0
+        while power - self.decimals < 3 and (sample % 10 ** (power + 1) == 0).mean() > 0.98:  # noqa: PLR2004
+            power += 1
+        return float(10.0 ** (power - self.decimals))
 
     @cached_property
     def fastest(self) -> float:
@@ -180,7 +182,7 @@ class Channel:
     def put(self, place: int, value: float, *, fine: bool = False) -> None:
         """Changes a reading, in the digits that the sensor sends."""
         decimals = self.decimals + 2 * fine
-        if not fine and self.resolution > 0:
+        if not fine:
             value = round(value / self.resolution) * self.resolution
         self.changed[place] = f"{round(value, decimals) + 0.0:.{decimals}f}"
 
@@ -625,7 +627,7 @@ class _Suite:
                 return one.value[places]
             hour = one.time[places] % _DAY * 24 // _DAY
             weight = _edges(len(places), max(2, _HOUR * 3 // one.interval))
-            return one.value[places] - weight * _FLATTENED[amplitude] * its[hour]
+            return _within(one.value[places], -weight * _FLATTENED[amplitude] * its[hour], *one.possible)
 
         return self._replaced(event, flattened, shared=True)
 
