@@ -218,6 +218,8 @@ class Server:
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError) or "[SSL:" in reason:
             return Answer(0, f"{reason}: check tls_ca, tls_cert and tls_key, and the server's certificate", ours=True)
         hung_up = isinstance(error, OSError | aiohttp.ServerDisconnectedError)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            reason = self._shown(error.os_error.strerror or reason)
         if self._tls and first and hung_up and not isinstance(error, aiohttp.ClientConnectorError):  # as TLS 1.3 may
             reason += "; if it wants another client certificate, check tls_cert and tls_key"
         return Answer(0, reason)
