@@ -410,11 +410,14 @@ def _told(values: Values, lines: Sequence[Mapping[str, Any]], truth: Path | None
 def _read_truth(path: Path) -> list[Mapping[str, Any]]:
     needed = {"id", "pair", "label", "shape", "amplitude", "quantity", "site", "kind", "sensor", "quantities"}
     needed |= {"start", "end"}
-    lines = []
+    lines: list[Mapping[str, Any]] = []
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, 1):
                 line = json.loads(text)
+                if not isinstance(line, dict):
+                    msg = f"{path}: line {number} is no object"
+                    raise JudgeError(msg)
                 if lacking := needed - set(line):
                     msg = f"{path}: line {number} has no {min(lacking)!r}"
                     raise JudgeError(msg)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MOST = 30
 _OF_A_SORT = 6  # episodes of one shape and one mistake
+_DAY = 86_400_000  # ms after which a false call is another one
 _POINTS = 700
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 190, 56, 8, 22
 _SUSPECT, _FAULT = 2, 3
@@ -45,10 +46,14 @@ def write(path: Path, name: str, values: "Values", episodes: "Sequence[Episode]"
         channel = _channel(values, episode)
         rows = order[limits[channel] : limits[channel + 1]]
         figures.append(_figure(values, rows, (episode.start, episode.end), what))
-    for row in np.flatnonzero(clean & (values.worst == _FAULT))[: 1000 * _OF_A_SORT : 1000]:
-        rows = order[limits[values.channel[row]] : limits[values.channel[row] + 1]]
-        moment = int(values.time[row])
-        figures.append(_figure(values, rows, (moment, moment), "clean data called a fault"))
+    false, last = 0, dict[int, int]()
+    for row in order[(clean & (values.worst == _FAULT))[order]].tolist():
+        channel, moment = int(values.channel[row]), int(values.time[row])
+        if false < _OF_A_SORT and moment - last.get(channel, -_DAY) >= _DAY:
+            false += 1
+            what = "clean data called a fault"
+            figures.append(_figure(values, order[limits[channel] : limits[channel + 1]], (moment, moment), what))
+        last[channel] = moment
     nothing = "<p>Nothing was missed.</p>"
     path.write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Worst misses: {escape(name)}</title>"
