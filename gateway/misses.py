@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from gateway.edge.readings import Flags, Ints
     from gateway.judge import Episode, Values
 
-_MOST = 30
-_OF_A_SORT = 6  # episodes of one shape and one mistake
+_MOST = 40
+_OF_A_SORT = 3  # episodes of one shape and one mistake
 _DAY = 86_400_000  # ms after which a false call is another one
 _POINTS = 700
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 190, 56, 8, 22
