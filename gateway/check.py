@@ -9,6 +9,7 @@ import tomli_w
 
 from gateway.config import CityConfig, ConfigError, GatewayConfig, load, masked
 from gateway.edge.decode import Decoder
+from gateway.edge.overrides import effective
 from gateway.edge.readings import Channels
 from sensors import kinds
 
@@ -21,17 +22,20 @@ def check(path: Path, *, as_json: bool) -> str:
         as_json: JSON instead of TOML.
 
     Returns:
-        The effective configuration, secrets masked.
+        The effective configuration, secrets masked; and, where there are overrides, the limits in effect by them.
 
     Raises:
         ConfigError: With file, key path, value and the nearest valid key.
-        SourceError: If a source names an unknown kind or unit.
+        SourceError: If a source names an unknown kind or unit, an override an unknown kind or quantity.
         KindError: If a file of kinds cannot be used.
     """
     if not _is_city(path):
         config = load(path, GatewayConfig)
-        Decoder(config.source, kinds.known(config.gateway.kinds_dir), config.gateway.id, Channels())
+        known = kinds.known(config.gateway.kinds_dir)
+        Decoder(config.source, known, config.gateway.id, Channels(), overrides=config.override)
         tree = masked(config)
+        if config.override:
+            tree["effective"] = list(effective(config.override, known))
     else:
         tree = masked(load(path, CityConfig))
     tree = _without_none(tree)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic.fields import FieldInfo
 
 from sensors.durations import Duration, seconds
-from sensors.kinds import Title
+from sensors.kinds import Attenuated, Climatology, EventLimit, Flat, Limits, Spike, Title
 
 ENV_PREFIX = "CITYGATE_"
 
@@ -169,6 +169,54 @@ class LimitsConfig(_Section):
     )
 
 
+class OverrideConfig(_Section):
+    """Limits of some sensors, in place of those of their kind's file. Of several that fit, the last one wins."""
+
+    site: str = Field("*", description="sites, as a pattern with `*` and `?`")
+    sensor: str = Field("*", description="sensors, as a pattern")
+    kind: str = Field("*", description="kinds, as a pattern")
+    quantity: str | None = Field(None, description="the quantity; all of the kind's for `interval` and `gap`")
+    fail: Limits | None = Field(None, description="outside, a value fails")
+    suspect: Limits | None = Field(None, description="outside, a value is suspect")
+    step: float | None = Field(None, description="largest plausible change per minute")
+    spike: Spike | None = Field(None, description="the spike test: `suspect`, `method`")
+    flat: Flat | None = Field(
+        None, description="the flat-line test: `suspect`, `fail`, `tolerance`, `exempt_below`, `exempt_above`"
+    )
+    attenuated: Attenuated | None = Field(
+        None, description="the attenuated-signal test: `window`, `suspect`, `fail`, `exempt_below`, `exempt_above`"
+    )
+    climatology: Climatology | None = Field(
+        None, description="what is usual when: `utc_offset`, `usual = [{ months, hours, suspect, fail }]`"
+    )
+    healthy: Limits | None = Field(None, description="outside, the sensor's other values are suspect")
+    events: tuple[EventLimit, ...] | None = Field(None, description="limits from which a good value is an event")
+    interval: Duration | None = Field(None, gt=0, description="how often the sensor usually reports")
+    gap: float | None = Field(None, ge=1, description="intervals without a value that make a gap")
+    remove: tuple[
+        Literal["fail", "suspect", "step", "spike", "flat", "attenuated", "climatology", "healthy", "events"], ...
+    ] = Field((), description="tests that these sensors do not have")
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The keys of a quantity that are replaced, and by what; None removes one."""
+        wanted = {key: getattr(self, key) for key in _LIMITS if getattr(self, key) is not None}
+        return {**wanted, **{key: () if key == "events" else None for key in self.remove}}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.limits and self.quantity is None:
+            msg = f"'{next(iter(self.limits))}' is a limit of a quantity: add 'quantity'"
+            raise ValueError(msg)
+        if not self.limits and self.interval is None and self.gap is None:
+            msg = f"changes nothing: add one of {', '.join(_LIMITS)}, interval, gap or remove"
+            raise ValueError(msg)
+        return self
+
+
+_LIMITS = ("fail", "suspect", "step", "spike", "flat", "attenuated", "climatology", "healthy", "events")
+
+
 class ClockConfig(_Section):
     """When the device's clock is believed, and which times are."""
 
@@ -239,6 +287,7 @@ class GatewayConfig(_Section):
     source: tuple[SourceConfig, ...] = (SourceConfig(),)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     clock: ClockConfig = Field(default_factory=ClockConfig)
+    override: tuple[OverrideConfig, ...] = ()
     spool: SpoolConfig = Field(default_factory=SpoolConfig)
     output: tuple[OutputConfig, ...] = Field(min_length=1)
 
@@ -485,8 +534,9 @@ def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     current = model
     for part in loc:
         if isinstance(part, str) and part in current.model_fields:
-            inner, _ = _inner_model(current.model_fields[part].annotation)
-            current = inner or current
+            annotation = current.model_fields[part].annotation
+            models = [_inner_model(item)[0] for item in (annotation, *typing.get_args(annotation))]
+            current = next(filter(None, models), current)
     return list(current.model_fields)
 
 
@@ -499,6 +549,7 @@ __all__ = [
     "MapSection",
     "MqttConfig",
     "OutputConfig",
+    "OverrideConfig",
     "ServerSection",
     "SourceConfig",
     "SpoolConfig",

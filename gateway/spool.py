@@ -474,7 +474,7 @@ def _content(dead: Dead) -> tuple[str, str, bytes]:
 async def _requeue(config: GatewayConfig, ids: Sequence[int]) -> None:
     channels = Channels()
     known = kinds.known(config.gateway.kinds_dir)
-    decoder = Decoder(config.source, known, config.gateway.id, channels, config.limits, config.clock)
+    decoder = Decoder(config.source, known, config.gateway.id, channels, config.limits, config.clock, config.override)
     inspector = Inspector(channels)
     spool = _spool(config)
     try:

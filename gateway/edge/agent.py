@@ -59,7 +59,9 @@ class Agent:
         self.config = config
         self.channels = Channels()
         known = kinds.known(config.gateway.kinds_dir)
-        self.decoder = Decoder(config.source, known, config.gateway.id, self.channels, config.limits, config.clock)
+        self.decoder = Decoder(
+            config.source, known, config.gateway.id, self.channels, config.limits, config.clock, config.override
+        )
         self.inspector = Inspector(self.channels)
         self.spool = Spool(
             config.spool_path,

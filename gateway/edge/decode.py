@@ -14,19 +14,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from functools import lru_cache
 from itertools import chain, compress
-from math import inf, nan
+from math import nan
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from gateway.config import ClockConfig, LimitsConfig, SourceConfig
+from gateway.config import ClockConfig, LimitsConfig, OverrideConfig, SourceConfig
 from gateway.edge.batch import Boot, DeadLetter, Held, RawBatch
 from gateway.edge.inspect import Reason
 from gateway.edge.limits import Flood
+from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridden, verify
 from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
 from gateway.edge.units import UnitError, conversion
 from sensors.formats.json import Json, PayloadError, plain
-from sensors.kinds import DIAGNOSTICS, Kind
+from sensors.kinds import Kind
 
 UNMATCHED = "unmatched"
 """The source, on the ledger, of messages whose topic no source declares."""
@@ -113,6 +114,7 @@ class Decoder:
         channels: Where new channels are entered.
         limits: What no sender gets more of.
         clock: Which times are believed.
+        overrides: Limits of some sensors in place of their kinds'.
 
     Attributes:
         future: Messages whose time was too far ahead.
@@ -120,7 +122,7 @@ class Decoder:
         refused_sensors: Messages of sensors that were one too many.
 
     Raises:
-        SourceError: If a source names an unknown kind, or a unit that cannot be converted.
+        SourceError: If a source names an unknown kind, or a unit that cannot be converted, or an override what is not.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the sections of a configuration
@@ -131,10 +133,16 @@ class Decoder:
         channels: Channels,
         limits: LimitsConfig = _LIMITS,
         clock: ClockConfig = _CLOCK,
+        overrides: Sequence[OverrideConfig] = (),
     ) -> None:
+        try:
+            verify(overrides, kinds)
+        except OverrideError as error:
+            raise SourceError(str(error)) from error
         self.sources = [Source(config, kinds) for config in sources]
         self.future = self.past = self.refused_sensors = 0
-        self._kinds = tuple(kinds)
+        self._kinds = kinds
+        self._overrides = overrides
         self._gateway = gateway
         self._channels = channels
         self._limits = limits
@@ -146,14 +154,16 @@ class Decoder:
         self._topics: dict[str, Sensor] = {}
         self._refused: dict[str, tuple[str, str]] = {}  # topic → source on the ledger, and why
         self._families: dict[tuple[str, str], Family] = {}
-        rules = [NO_RULE]
+        self._fitted: dict[tuple[str, str, tuple[int, ...]], Family] = {}  # by source, kind and overrides
+        self._fitted_rules: dict[tuple[int, tuple[int, ...]], int] = {}  # by the kind's rule and overrides
+        self._rules = [NO_RULE]
         for source in self.sources:
             for kind in [source.config.kind] if source.config.kind else kinds:
                 of_kind = _rules(source.config, kinds[kind])
-                places = {rule.quantity: place for place, rule in enumerate(of_kind, len(rules))}
+                places = {rule.quantity: place for place, rule in enumerate(of_kind, len(self._rules))}
                 self._families[source.config.name, kind] = Family(source.config, kinds[kind], places, source.format)
-                rules += of_kind
-        channels.rules = Rules(rules)
+                self._rules += of_kind
+        channels.rules = Rules(self._rules.copy())
         self._scattered: list[list[int]] = []  # channels of layouts that do not lie side by side
         self._firsts: dict[tuple[int, tuple[str, ...]], int] = {}  # of second layouts, as Sensor.first
         self._seen: set[int] = set()
@@ -178,6 +188,8 @@ class Decoder:
             self._refused.clear()
         dead: list[DeadLetter] = []
         messages = self._read(batch, *self._admit(batch, dead), dead)
+        if len(self._rules) > len(self._channels.rules.all):
+            self._channels.rules = Rules(self._rules.copy())
         times = _milliseconds(messages.times)
         keys = [
             xxh3_64_intdigest(batch.payloads[i], xxh3_64_intdigest(batch.topics[i].encode())) for i in messages.places
@@ -403,15 +415,40 @@ class Decoder:
                 )
         kind, site, name = names["kind"], names["site"], names["sensor"]
         if (family := self._families.get((config.name, kind))) is None:
-            return UNMATCHED, _unknown_kind(kind, self._kinds)
+            return UNMATCHED, _unknown_kind(kind, tuple(self._kinds))
         prefix = f"{kind},gateway={self._gateway},sensor={name},site={site}"
         if (sensor := source.sensors.get(prefix)) is None:
             if self.sensors >= self._limits.sensors:
                 return config.name, self._too_many
+            family = self._with_overrides(config.name, family, site, name)
             sensor = Sensor(family, sys.intern(site), name, prefix, self.sensors)
             source.sensors[prefix] = sensor
             self._channels.sensors.append(sensor)
         return sensor
+
+    def _with_overrides(self, source: str, family: Family, site: str, sensor: str) -> Family:
+        """The family of the sensors that share a sensor's limits."""
+        places = fitting(self._overrides, site, sensor, family.kind)
+        if not places:
+            return family
+        if (fitted := self._fitted.get((source, family.kind, places))) is None:
+            kind = self._kinds[family.kind]
+            rules = {name: self._with_limits(kind, rule, places) for name, rule in family.rules.items()}
+            fitted = self._fitted[source, family.kind, places] = family.with_rules(rules)
+        return fitted
+
+    def _with_limits(self, kind: Kind, place: int, places: tuple[int, ...]) -> int:
+        """The place of a rule after overrides; no distinct limits are kept twice."""
+        rule = self._rules[place]
+        some = tuple(number for number in places if self._overrides[number].quantity in {None, rule.quantity})
+        if not some or rule.limits is None:
+            return place
+        if (place, some) not in self._fitted_rules:
+            overrides = [self._overrides[number] for number in some]
+            limits = overridden(rule.quantity, rule.limits, overrides)
+            self._fitted_rules[place, some] = len(self._rules)
+            self._rules.append(rule._replace(limits=limits, gap=longest_gap(kind, overrides, rule.quantity)))
+        return self._fitted_rules[place, some]
 
     def _lay_out(self, sensor: Sensor, fields: dict[str, float]) -> list[str]:
         """Turns a sensor to the layout of a message; takes out what cannot be stored, and says why."""
@@ -490,8 +527,7 @@ def _rules(config: SourceConfig, kind: Kind) -> list[Rule]:
         except UnitError as error:
             msg = f"source '{config.name}': units.{name}: {error}"
             raise SourceError(msg) from error
-    gap = kind.gap * kind.interval
     return [
-        Rule(name, limits, *conversions.get(name, (1.0, 0.0)), inf if name in DIAGNOSTICS else gap)
+        Rule(name, limits, *conversions.get(name, (1.0, 0.0)), longest_gap(kind, (), name))
         for name, limits in kind.quantities.items()
     ]

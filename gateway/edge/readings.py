@@ -4,6 +4,7 @@ A *channel* is one quantity of one sensor. Its number is its place in every arra
 have in common is kept once: the *rule* of a quantity, and the *layout* of a message.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,6 +197,12 @@ class Family:
         self.format = payloads
         self.bound = source.sender is not None
         self.layouts: dict[tuple[str, ...], Layout] = {}
+
+    def with_rules(self, rules: Mapping[str, int]) -> "Family":
+        """The same family with other limits."""
+        other = copy.copy(self)
+        other.rules, other.layouts = rules, {}
+        return other
 
     def layout(self, names: tuple[str, ...]) -> Layout:
         """The layout of these quantities; most messages have one that is known."""

@@ -1,0 +1,139 @@
+"""Limits of a kind's file, replaced for some sites and sensors."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gateway.check import check
+from gateway.config import ConfigError, GatewayConfig, OverrideConfig, load
+from gateway.edge.decode import Decoder, SourceError
+from gateway.edge.inspect import Inspector
+from gateway.edge.readings import Channels
+from sensors import kinds
+from tests.edge.test_way import MINUTE, NOW, Way
+
+GATEWAY = """
+[gateway]
+id = "gw"
+[[output]]
+url = "http://127.0.0.1:8086"
+"""
+
+
+def way(*overrides: dict[str, object]) -> Way:
+    made = Way()
+    channels = Channels()
+    settings = [OverrideConfig.model_validate(override) for override in overrides]
+    made.decoder = Decoder(
+        GatewayConfig.model_fields["source"].default, kinds.builtin(), "gw", channels, overrides=settings
+    )
+    made.channels, made.inspector = channels, Inspector(channels)
+    return made
+
+
+def flag(made: Way, quantity: str, value: float, topic: str, time: int = NOW) -> int:
+    (line,) = made.lines({"ts": time, quantity: value}, topic=topic)
+    return int(line.split(f"{quantity}_qc=")[1][0])
+
+
+def test_a_limit_holds_for_the_sensors_that_fit_and_no_others() -> None:
+    made = way({"site": "har*", "kind": "water", "quantity": "level", "suspect": [0, 2], "fail": [0, 3]})
+    assert flag(made, "level", 2.2, "city/harbour/water/w1") == 3
+    assert flag(made, "level", 3.2, "city/harbour/water/w2") == 4
+    assert flag(made, "level", 2.2, "city/east/water/w1") == 1
+    assert flag(made, "temperature", 37, "city/harbour/water/w3") == 1, "another quantity"
+
+
+def test_of_several_that_fit_the_last_one_wins_key_by_key() -> None:
+    made = way(
+        {"quantity": "temperature", "kind": "air", "suspect": [0, 30], "step": 1},
+        {"quantity": "temperature", "sensor": "a1", "suspect": [0, 35]},
+    )
+    assert flag(made, "temperature", 33, "city/east/air/a1") == 1
+    assert flag(made, "temperature", 33, "city/east/air/a2") == 3
+    assert flag(made, "temperature", 31, "city/east/air/a1", NOW + MINUTE) == 3, "the step is that of the first"
+
+
+def test_a_test_can_be_removed() -> None:
+    made = way({"site": "lab", "quantity": "temperature", "remove": ["suspect", "step"]})
+    assert flag(made, "temperature", 50, "city/lab/air/a1") == 1
+    assert flag(made, "temperature", 50, "city/east/air/a1") == 3
+
+
+def test_alarms_of_a_section_of_the_river() -> None:
+    made = way({"sensor": "w1", "quantity": "level", "events": [{"severity": "red", "above": 1}]})
+    entry = made.send([(f"city/r/water/{name}", {"ts": NOW, "level": 2}) for name in ("w1", "w2")])
+    assert entry.events.count(b"\n") == 0
+    assert b"sensor=w1,severity=red" in entry.events
+
+
+def test_a_sensor_that_reports_hourly_has_no_gaps_and_its_spikes_are_seen() -> None:
+    made = way({"sensor": "slow", "interval": "1h"})
+    for name, flags in (("slow", [1, 1, 3, 1]), ("quick", [1, 1, 1, 1])):
+        values = [20, 21, 40, 20.5]
+        topic = f"city/east/weather/{name}"
+        assert [
+            flag(made, "temperature", value, topic, NOW + hour * 60 * MINUTE) for hour, value in enumerate(values)
+        ] == flags, "across a gap no spike is sought"
+
+
+def test_limits_are_kept_once_however_many_sensors_have_them() -> None:
+    made = way({"site": "s1", "quantity": "level", "step": 1}, {"site": "s*", "quantity": "level", "suspect": [0, 9]})
+    before = len(made.channels.rules.all)
+    for number in range(300):
+        made.lines({"ts": NOW, "level": 1, "ph": 7}, topic=f"city/s{number % 3}/water/w{number}")
+    assert len(made.channels.rules.all) == before + 2
+
+
+def test_limits_are_right_for_sensors_that_come_in_one_batch() -> None:
+    overrides: list[dict[str, object]] = [
+        {"sensor": f"a{number}", "quantity": "pm25", "suspect": [0, number]} for number in range(1, 50)
+    ]
+    made = way(*overrides)
+    entry = made.send([(f"city/east/air/a{number}", {"ts": NOW, "pm25": 25.5}) for number in range(1, 50)])
+    flags = [int(line.split("pm25_qc=")[1][0]) for line in entry.lines.decode().splitlines()]
+    assert flags == [3] * 25 + [1] * 24
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (
+            'quantity = "temprature"\nstep = 1',
+            "override[0].quantity: unknown quantity 'temprature'; did you mean 'temperature'?",
+        ),
+        ('kind = "sea"\nquantity = "level"\nstep = 1', "override[0].kind: no kind is like 'sea'"),
+        ('kind = "noise"\nquantity = "level"\nstep = 1', "unknown quantity 'level'; did you mean 'laeq'?"),
+        ('quantity = "level"\nstepp = 1', "override[0].stepp: unknown key; did you mean 'step'?"),
+        (
+            'quantity = "level"\nflat = { suspct = "1h" }',
+            "override[0].flat.suspct: unknown key; did you mean 'suspect'?",
+        ),
+        ('quantity = "level"', "changes nothing: add one of fail, suspect"),
+        ("step = 1", "'step' is a limit of a quantity: add 'quantity'"),
+        ('quantity = "wind_direction"\nspike = { suspect = 3 }', "wind_direction is an angle"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused_with_the_nearest_name(
+    tmp_path: Path, override: str, problem: str
+) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"{GATEWAY}[[override]]\n{override}\n", "utf-8")
+    with pytest.raises((ConfigError, SourceError)) as refused:
+        check(path, as_json=False)
+    assert problem in str(refused.value)
+
+
+def test_check_shows_the_limits_in_effect(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    override = '[[override]]\nsite = "harbour"\nkind = "water"\nquantity = "level"\nsuspect = [0, 6]\n'
+    override += 'flat = { suspect = "2h" }'
+    path.write_text(f'{GATEWAY}{override}\n[[override]]\nsite = "*"\nkind = "soil"\ninterval = "1h"\n', "utf-8")
+    assert load(path, GatewayConfig).override[0].suspect == (0, 6)
+    shown = tomllib.loads(check(path, as_json=False))["effective"]
+    level = next(each for each in shown if each["quantity"] == "level")
+    assert (level["site"], level["kind"], level["suspect"], level["fail"]) == ("harbour", "water", [0, 6], [0, 20])
+    assert level["flat"]["suspect"] == "7200s"
+    assert level["step"] == 0.3
+    assert {each["quantity"]: each["gap"] for each in shown if each["kind"] == "soil"}["moisture"] == "36000s"
