@@ -6,7 +6,7 @@ called attenuated is so over the window itself, and what stays so for an eighth 
 Blocks are cut by the clock, not by the readings, so the answers do not depend on how readings came in batches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ _BLOCKS = 8
 _SLOTS = _BLOCKS + 1
 _FEWEST = _BLOCKS // 2  # blocks with values; of fewer nothing is said
 _ALWAYS = 1 << 60  # ms
+_FEW = 8  # values, from which on array operations cost less than a loop
 
 
 class Attenuation:
@@ -67,6 +68,8 @@ class Attenuation:
         if not len(places):
             return places, np.empty(0, bool), np.empty(0, bool), _nothing
         rule, time, value, run = rule[places], time[places], value[places], runs.of(places)
+        if len(places) <= _FEW:
+            return places, *self._judge_few(self._rows_of(runs.channel[run]), rule, time, value)
         length = self._length[rule]
         block = time // length
         rows = self._rows_of(runs.channel[run])
@@ -110,6 +113,48 @@ class Attenuation:
             return lambda: self._put(touched, *before)
 
         return places, judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule]), commit
+
+    def _judge_few(
+        self, rows: Ints, rule: Indices, time: Ints, value: Floats
+    ) -> tuple[Flags, Flags, Callable[[], Callable[[], None]]]:
+        """The same, one value after another: for few of them array operations cost more."""
+        weak, dead = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+        states: dict[int, tuple[Floats, Floats, int, int]] = {}
+        for place, (row, number, when, now) in enumerate(
+            zip(rows.tolist(), rule.tolist(), time.tolist(), value.tolist(), strict=True)
+        ):
+            length = int(self._length[number])
+            block = when // length
+            low, high, last, since = states.get(row) or self._state(row)
+            if block != last:
+                gone = last - (last - np.arange(_SLOTS)) % _SLOTS < block - _BLOCKS
+                low[gone], high[gone] = np.inf, -np.inf
+                since = when if gone.all() else since
+            slot = block % _SLOTS
+            low[slot], high[slot] = min(low[slot], now), max(high[slot], now)
+            states[row] = low, high, block, since
+            spread = high.max() - low.min()
+            if (
+                spread < max(self._suspect[number], self._fail[number])
+                and when - since >= length * _BLOCKS
+                and np.isfinite(low).sum() >= _FEWEST
+                and self._exempt_low[number] < now < self._exempt_high[number]
+            ):
+                weak[place], dead[place] = spread < self._suspect[number], spread < self._fail[number]
+
+        def commit() -> Callable[[], None]:
+            before = {row: self._state(row) for row in states}
+            self._set(states)
+            return lambda: self._set(before)
+
+        return weak, dead, commit
+
+    def _state(self, row: int) -> tuple[Floats, Floats, int, int]:
+        return self._low[row].copy(), self._high[row].copy(), int(self._block[row]), int(self._since[row])
+
+    def _set(self, states: Mapping[int, tuple[Floats, Floats, int, int]]) -> None:
+        for row, state in states.items():
+            self._low[row], self._high[row], self._block[row], self._since[row] = state
 
     def _put(self, rows: Ints, low: Floats, high: Floats, block: Ints, since: Ints) -> None:
         self._low[rows], self._high[rows], self._block[rows], self._since[rows] = low, high, block, since

@@ -179,9 +179,10 @@ class Inspector:
         minutes = np.maximum(elapsed, 60_000) / 60_000  # a step is allowed once, however soon it comes
         marks.set(newer & (change > rules.step[rule] * minutes), Reason.RATE_OF_CHANGE)
         recent = np.where(gap, np.nan, value_before)
-        if rules.spikes:
+        places = (newer & (change > rules.unspiky[rule])).nonzero()[0]
+        if len(places):
             two_before = chain.before(recent, value_before_last)
-            marks.set(newer & _spikes(rules, rule, value, recent, two_before), Reason.SPIKE)
+            marks.add(_spikes(rules, rule, value, recent, two_before, places), Reason.SPIKE)
 
         moved = newer & (value != value_before)
         if rules.tolerates:
@@ -357,18 +358,16 @@ class _Marks:
         return having
 
 
-def _spikes(rules: Rules, rule: Indices, value: Floats, before: Floats, two_before: Floats) -> Flags:
-    """Values that are far from the two before them, of the rules that have the test."""
-    found = np.zeros(len(value), bool)
-    places = np.flatnonzero(rules.spiky[rule])
+def _spikes(  # noqa: PLR0913, PLR0917 - columns
+    rules: Rules, rule: Indices, value: Floats, before: Floats, two_before: Floats, places: Ints
+) -> Ints:
+    """Those places whose values are far from the two before them."""
     rule, value, before, two_before = rule[places], value[places], before[places], two_before[places]
     with np.errstate(over="ignore", invalid="ignore"):
         near, far = value - before, value - two_before
         beyond = np.where(near * far > 0, np.minimum(np.abs(near), np.abs(far)), 0)
-        if rules.averages.any():
-            beyond = np.where(rules.averages[rule], np.abs(value - (before + two_before) / 2), beyond)
-        found[places] = beyond > rules.spike[rule]
-    return found
+        beyond = np.where(rules.averages[rule], np.abs(value - (before + two_before) / 2), beyond)
+        return places[beyond > rules.spike[rule]]
 
 
 def _levels(rules: Rules, rule: Indices, value: Floats) -> Ints:

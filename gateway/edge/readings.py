@@ -79,9 +79,9 @@ class Rules:
         self.step = _or_infinite(quantity.step for quantity in known)
         spikes = [quantity.spike for quantity in known]
         self.spike = _or_infinite(spike.suspect if spike else None for spike in spikes)
-        self.spiky = np.isfinite(self.spike)
-        self.spikes = bool(self.spiky.any())
         self.averages = np.array([spike is not None and spike.method == "average" for spike in spikes])
+        # a change from the value before below which there is no spike
+        self.unspiky = np.where(self.averages, -1, self.spike)
         self.flat_suspect = np.array([flat.suspect * 1000 for flat in flats])
         self.flat_fail = _or_infinite(flat.fail for flat in flats) * 1000
         self.tolerance = np.array([flat.tolerance for flat in flats])

@@ -23,6 +23,8 @@ def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Ints) ->
     Returns:
         bool[n] in the order of the runs, or None if there are none.
     """
+    if len(readings.layouts) == 1:
+        return _contradictions_of_one(readings, ill, unmoved)
     if not (groups := _by_layout(readings.layouts)):
         return None
     ill = runs.backward(ill)
@@ -46,6 +48,21 @@ def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Ints) ->
                 blamed = np.zeros(len(ill), bool) if blamed is None else blamed
                 blamed[starts[broken][:, None] + np.array(check.blamed)] = True
     return None if blamed is None else blamed[runs.order]
+
+
+def _contradictions_of_one(readings: Readings, ill: Flags, unmoved: Ints) -> Flags | None:
+    """The same for a message that comes alone, where array operations would cost more."""
+    blamed: Flags | None = None
+    for check in readings.layouts[0].checks:
+        if any(ill[place] for place in check.places.values()):
+            continue
+        columns = {name: readings.value[place] for name, place in check.places.items()}
+        with np.errstate(all="ignore"):
+            broken = (check.when is None or check.when(columns)) and (check.expect is None or not check.expect(columns))
+        if broken and (check.longest is None or min(unmoved[place] for place in check.same) >= check.longest):
+            blamed = np.zeros(len(ill), bool) if blamed is None else blamed
+            blamed[check.blamed] = True
+    return blamed
 
 
 def _by_layout(layouts: list[Layout]) -> list[tuple[Layout, Ints | slice]]:
@@ -81,7 +98,9 @@ class Diagnostics:
             bool[n], or None if there are none; and what commits the new state, which returns what takes it back.
         """
         rules = self._channels.rules
-        places = np.flatnonzero(rules.diagnostic[readings.rule])
+        places = rules.diagnostic[readings.rule].nonzero()[0]
+        if not (self._any or len(places)):
+            return None, _nothing
         rule, value = readings.rule[places], readings.value[places]
         bad = (value < rules.healthy_low[rule]) | (value > rules.healthy_high[rule])
         if not (self._any or bad.any()):

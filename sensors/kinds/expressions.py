@@ -60,7 +60,7 @@ class Expression:
             msg = f"compares nothing: {text!r}"
             raise ValueError(msg)
         self.holds: _Evaluate = self._condition(tree)
-        """bool[n] of columns of n values by quantity."""
+        """bool[n] of columns of n values by quantity; of single values of NumPy, one."""
 
     def _condition(self, node: ast.expr) -> _Evaluate:
         match node:
@@ -76,7 +76,7 @@ class Expression:
                 return lambda columns: reduce(join, (part(columns) for part in parts))
             case ast.UnaryOp(ast.Not(), value):
                 part = self._condition(value)
-                return lambda columns: operator.invert(part(columns))
+                return lambda columns: part(columns) ^ True  # for single values, too
         raise self._odd(node)
 
     def _number(self, node: ast.expr) -> _Evaluate:
