@@ -137,3 +137,22 @@ def test_check_shows_the_limits_in_effect(tmp_path: Path) -> None:
     assert level["flat"]["suspect"] == "7200s"
     assert level["step"] == 0.3
     assert {each["quantity"]: each["gap"] for each in shown if each["kind"] == "soil"}["moisture"] == "36000s"
+
+
+def test_the_examples_of_the_document_can_be_used_as_they_are(tmp_path: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("docs/filter.md").read_text("utf-8")
+    examples = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
+    overrides = "".join(example for example in examples if "[[override]]" in example)
+    tests = [example for example in examples if "[[override]]" not in example]
+    assert overrides
+    assert len(tests) >= 3
+    title = 'title = { zh = "", en = "", ko = "" }\n'
+    names = ("temperature", "pm25", "pm10", "flow", "speed", "occupancy")
+    quantities = "".join(f'[quantities.{name}]\n{title}unit = ""\n' for name in names)
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    folder.joinpath("mixed.toml").write_text(f'{title}interval = "1m"\n{quantities}{"".join(tests)}', "utf-8")
+    path = tmp_path / "gateway.toml"
+    path.write_text(GATEWAY.replace('id = "gw"', 'id = "gw"\nkinds_dir = "kinds"') + overrides, "utf-8")
+    assert "mixed" in kinds.known(folder)
+    assert tomllib.loads(check(path, as_json=False))["effective"]
