@@ -17,7 +17,7 @@ from gateway.config import SourceConfig
 from gateway.edge.batch import DeadLetter, Held
 from sensors.formats.json import Json
 from sensors.kinds import SEVERITIES, Check, Flat, Kind, Quantity, Title
-from sensors.kinds.expressions import Expression
+from sensors.kinds.expressions import read
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -163,8 +163,8 @@ class Together:
 
     def __init__(self, check: Check, names: Sequence[str]) -> None:
         self.places = {name: names.index(name) for name in sorted(check.names)}
-        self.expect = Expression(check.expect).holds if check.expect else None
-        self.when = Expression(check.when).holds if check.when else None
+        self.expect = read(check.expect).holds if check.expect else None
+        self.when = read(check.when).holds if check.when else None
         self.longest = None if check.longest is None else check.longest * 1000
         self.same = [names.index(name) for name in check.same or ()]
         self.blamed = [names.index(name) for name in check.blamed if name in names]

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sensors.durations import Duration
-from sensors.kinds.expressions import Expression
+from sensors.kinds import expressions
 
 Severity = Literal["blue", "yellow", "orange", "red"]
 SEVERITIES: tuple[Severity, ...] = ("blue", "yellow", "orange", "red")
@@ -194,7 +194,7 @@ class Check(_Model):
     @classmethod
     def _readable(cls, text: str | None) -> str | None:
         if text is not None:
-            Expression(text)
+            expressions.read(text)
         return text
 
     @model_validator(mode="after")
@@ -210,13 +210,13 @@ class Check(_Model):
     @property
     def names(self) -> frozenset[str]:
         """Quantities without which the rule says nothing."""
-        expressions = [Expression(text) for text in (self.expect, self.when) if text]
-        return frozenset(self.same or ()).union(*(expression.names for expression in expressions))
+        conditions = [expressions.read(text) for text in (self.expect, self.when) if text]
+        return frozenset(self.same or ()).union(*(condition.names for condition in conditions))
 
     @property
     def blamed(self) -> tuple[str, ...]:
         """Quantities that are suspect when the rule is broken."""
-        return self.suspects or self.same or (Expression(self.expect).names if self.expect else ())
+        return self.suspects or self.same or (expressions.read(self.expect).names if self.expect else ())
 
 
 class Kind(_Model):

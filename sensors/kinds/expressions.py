@@ -7,7 +7,7 @@ Python; there is nothing else. An expression is evaluated over arrays, so one ca
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 _Columns = Mapping[str, Any]
@@ -98,6 +98,16 @@ class Expression:
 
     def _odd(self, node: ast.expr) -> ValueError:
         return ValueError(f"{ast.unparse(node)!r} is neither arithmetic nor a comparison of quantities")
+
+
+@lru_cache(1024)
+def read(text: str) -> Expression:
+    """The expression of a text; read once, since every layout of messages asks for it.
+
+    Raises:
+        ValueError: As ``Expression``.
+    """
+    return Expression(text)
 
 
 def _negates(node: ast.expr) -> bool:
