@@ -536,7 +536,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
         list[str] | None, typer.Option(metavar="QUANTITY=UNIT", help="Unit of a quantity, if not its kind's.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="A gateway's configuration, for its own kinds.")
+        Path | None, typer.Option("--config", "-c", help="A gateway's configuration, for its kinds and overrides.")
     ] = None,
     time_column: TimeColumn = None,
     sensor_column: SensorColumn = None,

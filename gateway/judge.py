@@ -207,7 +207,7 @@ def main(  # noqa: PLR0913 - the command's options
         file: The recording.
         layout: How to read it.
         units: ``QUANTITY=UNIT`` for values that are not in their kind's unit.
-        config: A gateway's configuration, for its own kinds and limits.
+        config: A gateway's configuration, for its own kinds and overrides.
         truth: What ``citygate inject --truth`` wrote with the file.
         plot: Where to draw the worst misses, HTML.
         baseline: An earlier result as JSON.
@@ -258,7 +258,7 @@ def run(
         decoder = Decoder([source], kinds.builtin(), "evaluate", channels)
     else:
         known = kinds.known(config.gateway.kinds_dir)
-        decoder = Decoder([source], known, config.gateway.id, channels, config.limits, config.clock)
+        decoder = Decoder([source], known, config.gateway.id, channels, config.limits, config.clock, config.override)
     inspector = Inspector(channels)
     keys: dict[tuple[str, str, str, str], int] = {}
     labels: dict[str, int] = {"": 0}

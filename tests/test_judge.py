@@ -298,6 +298,17 @@ def test_units_are_converted_and_a_limit_is_kept(tmp_path: Path, judged: Judge) 
     assert judged(known(), "--limit", "150")["labels"].keys() == {"offset"}
 
 
+def test_a_gateway_is_judged_with_its_own_limits(tmp_path: Path, judged: Judge) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        '[gateway]\nid = "g"\n[[output]]\nname = "o"\nurl = "http://localhost"\n'
+        '[[override]]\nsensor = "s0"\nquantity = "temperature"\nfail = [-40, 101]\n'
+    )
+    file = File().put(range(100, 104), "offset", {102: FAILS})
+    assert judged(file)["faults"]["called_fault"] == 1
+    assert judged(file, "-c", str(config))["faults"]["called_fault"] == 0
+
+
 def test_what_cannot_be_judged_is_told(tmp_path: Path) -> None:
     def run(*given: str) -> tuple[int, str]:
         done = CliRunner().invoke(app, ["evaluate", *given])
