@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from gateway.edge.readings import Flags, Floats, Indices, Ints, widened
+from gateway.edge.readings import Flags, Floats, Ints, widened
 from gateway.edge.runs import Runs
 from sensors import kinds
 
@@ -49,13 +49,13 @@ class Attenuation:
         )
 
     def judge(
-        self, runs: Runs, rule: Indices, time: Ints, value: Floats, kept: Flags
+        self, runs: Runs, rule: Ints, time: Ints, value: Floats, kept: Flags
     ) -> tuple[Ints, Flags, Flags, Callable[[], Callable[[], None]]]:
         """Judges the values of channels that have the test.
 
         Args:
             runs: The runs.
-            rule: int32[n].
+            rule: int64[n].
             time: int64[n], ms UTC, rising among those that are kept.
             value: float64[n].
             kept: bool[n], sound and newer than the one before.
@@ -115,7 +115,7 @@ class Attenuation:
         return places, judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule]), commit
 
     def _judge_few(
-        self, rows: Ints, rule: Indices, time: Ints, value: Floats
+        self, rows: Ints, rule: Ints, time: Ints, value: Floats
     ) -> tuple[Flags, Flags, Callable[[], Callable[[], None]]]:
         """The same, one value after another: for few of them array operations cost more."""
         weak, dead = np.zeros(len(rows), bool), np.zeros(len(rows), bool)

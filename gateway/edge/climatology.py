@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gateway.edge.readings import Flags, Floats, Indices, Ints
+from gateway.edge.readings import Flags, Floats, Ints
 from sensors import kinds
 
 _HOUR = 3_600_000  # ms
@@ -18,11 +18,11 @@ class Climatology:
         rules: That of each rule, if it has one.
 
     Attributes:
-        place: int32, of each rule, in the tables; 0 where it has none.
+        place: int64, of each rule, in the tables; 0 where it has none.
     """
 
     def __init__(self, rules: Sequence[kinds.Climatology | None]) -> None:
-        self.place = np.zeros(len(rules), np.int32)
+        self.place = np.zeros(len(rules), np.int64)
         tables: list[Floats] = [_table(())]
         offsets = [0.0]
         for number, climatology in enumerate(rules):
@@ -34,11 +34,11 @@ class Climatology:
         self._offset: Ints = np.rint(np.array(offsets) * _HOUR).astype(np.int64)
         self.any = len(tables) > 1
 
-    def judge(self, rule: Indices, time: Ints, value: Floats) -> tuple[Flags, Flags]:
+    def judge(self, rule: Ints, time: Ints, value: Floats) -> tuple[Flags, Flags]:
         """Which values are unusual, and which are too much so: bool[n] each.
 
         Args:
-            rule: int32[n].
+            rule: int64[n].
             time: int64[n], ms UTC.
             value: float64[n].
         """

@@ -145,7 +145,8 @@ class Inspector:
             return []
         self._make_ready()
         rules, runs = self._channels.rules, Runs(readings.channel, single=len(readings.sensors) == 1)
-        rule, time, value = readings.rule[runs.order], readings.time[runs.order], readings.value[runs.order]
+        rule = readings.rule[runs.order].astype(np.int64)  # by such numbers arrays are indexed without converting them
+        time, value = readings.time[runs.order], readings.value[runs.order]
         marks = _Marks(readings.reason[runs.order].copy())
         columns = [getattr(self, name) for name in _STATE]
         last_time, last_value, value_before_last, still_since, still_value = state = [
@@ -275,7 +276,7 @@ class Inspector:
         return restore
 
     def _watch(
-        self, runs: Runs, rule: Indices, time: Ints, value: Floats, good: Flags
+        self, runs: Runs, rule: Ints, time: Ints, value: Floats, good: Flags
     ) -> tuple[list[Event], dict[int, _Course]]:
         """Raises, changes and ends events; only good values count."""
         rules = self._channels.rules
@@ -359,7 +360,7 @@ class _Marks:
 
 
 def _spikes(  # noqa: PLR0913, PLR0917 - columns
-    rules: Rules, rule: Indices, value: Floats, before: Floats, two_before: Floats, places: Ints
+    rules: Rules, rule: Ints, value: Floats, before: Floats, two_before: Floats, places: Ints
 ) -> Ints:
     """Those places whose values are far from the two before them."""
     rule, value, before, two_before = rule[places], value[places], before[places], two_before[places]
@@ -370,7 +371,7 @@ def _spikes(  # noqa: PLR0913, PLR0917 - columns
         return places[beyond > rules.spike[rule]]
 
 
-def _levels(rules: Rules, rule: Indices, value: Floats) -> Ints:
+def _levels(rules: Rules, rule: Ints, value: Floats) -> Ints:
     """The gravest severity that each value reaches: 0 none, 1 blue … 4 red."""
     reached = (value[:, None] >= rules.above[rule]) | (value[:, None] <= rules.below[rule])
     return np.where(reached.any(1), len(SEVERITIES) - np.argmax(reached[:, ::-1], 1), 0)

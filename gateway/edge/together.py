@@ -98,7 +98,7 @@ class Diagnostics:
             bool[n], or None if there are none; and what commits the new state, which returns what takes it back.
         """
         rules = self._channels.rules
-        places = rules.diagnostic[readings.rule].nonzero()[0]
+        places = rules.diagnostic.take(readings.rule).nonzero()[0]
         if not (self._any or len(places)):
             return None, _nothing
         rule, value = readings.rule[places], readings.value[places]
