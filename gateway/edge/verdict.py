@@ -128,7 +128,7 @@ _TINY, _HUGE = 0.05, 20.0
 """Factors of units that no change of the quantity looks like."""
 _FALLEN = 0.02
 _ZEROS_ENOUGH, _HITS_MOST = 2, 6
-_SPIKE_FIRM, _SPIKE_SIZE, _SPIKE_STEPS = 1.4, 1.2, 5.0
+_SPIKE_FIRM, _SPIKE_SIZE, _SPIKE_STEPS = 1.5, 1.2, 6.0
 _OFFSET_LONGEST = 100
 """Readings for which an offset is held to be one; then it may be a change of place."""
 _HEARD = 4
@@ -397,7 +397,7 @@ class Judge:
         clean = (strength > 1.1) & (uneven < 0.1) & (since < 3)  # noqa: PLR2004
         # one that stands alone: what is unquiet anyway, or at a level of its own, is not told by a single step
         with np.errstate(invalid="ignore", divide="ignore"):
-            alone = (its[_ACT] / usual < 3.8) & (np.abs(pre - its[_MEAN]) < 2.6 * spread)  # noqa: PLR2004
+            alone = (its[_ACT] / usual < 3.4) & (np.abs(pre - its[_MEAN]) < 2.6 * spread)  # noqa: PLR2004
         shared = part.beside[_COMMON_JUMP, at]
         alone &= (shared <= 0.34) | (np.isnan(shared) & (strength > 1.8))  # noqa: PLR2004
         call = alone & (firm | clean) & (best > np.maximum(_SPIKE_SIZE * spread, _SPIKE_STEPS * usual))
@@ -527,11 +527,11 @@ class Judge:
         long = np.maximum(_OFFSET_READINGS, np.ceil(_OFFSET_TIME / np.maximum(its[_INTERVAL], 1)))
         ripe = (called == 0) & (verdict == 0) & (age >= long) & (age < long + 36)
         if ripe.any():
-            clear = np.abs(beside[_D] - its[_OTHER]) > np.maximum(5 * beside[_D_WANDER], 0.9)
+            clear = np.abs(beside[_D] - its[_OTHER]) > np.maximum(6 * beside[_D_WANDER], 0.9)
             stays = (its[_RATIO] > 0.6) & (left > 0.45) & (its[_RATIO] < 1.7)  # noqa: PLR2004
             lone = alone & (moved > 0.75) & (moved < 1.3) & clear & (shared <= 0.34)  # noqa: PLR2004
             firm = strength > _OFFSET_FAST
-            call = ripe & stays & lone & firm
+            call = ripe & stays & lone & firm & (its[_ACT] < 2.5 * usual_step)
             call &= tall > np.maximum(spread, 6 * usual_step)
             for place in np.flatnonzero(call).tolist():
                 call[place] = not self._jumped_together(part, int(at[place]), float(its[_ONSET, place]))
