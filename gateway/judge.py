@@ -35,7 +35,6 @@ from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.inspect import Event, Inspector
 from gateway.edge.readings import FAIL, SUSPECT, Bytes, Channels, Flags, Floats, Ints, Readings
-from gateway.edge.verdict import UNCERTAIN, Judgement
 from sensors import kinds
 from sensors.recording import Layout, Reading, Recording
 
@@ -81,28 +80,15 @@ _OF_FLAG = np.zeros(256, np.uint8)
 _OF_FLAG[SUSPECT], _OF_FLAG[FAIL] = Call.SUSPECT, Call.FAULT
 
 
-def calls(readings: Readings, events: Sequence[Event], judged: Judgement | None = None) -> Calls:
-    """What the filter says of a batch. A reading that it fails is kept out of the main measurement: a fault.
-
-    A verdict may be on a reading that came before: a spike is told when it is over.
-    """
+def calls(readings: Readings, events: Sequence[Event]) -> Calls:
+    """What the filter says of a batch. A reading that it fails is kept out of the main measurement: a fault."""
     call = _OF_FLAG[readings.flag]
-    if judged is not None:
-        call[judged.fault > 0] = Call.FAULT
     begun = {(event.channel, event.time) for event in events if event.severity != "none"}
     if begun:
         for place in np.flatnonzero(np.isin(readings.channel, [channel for channel, _ in begun])).tolist():
             if (int(readings.channel[place]), int(readings.time[place])) in begun:
                 call[place] = max(call[place], Call.EVENT)
-    verdicts = [] if judged is None else judged.verdicts
-    faults = [verdict for verdict in verdicts if verdict.what not in UNCERTAIN]
-    channel = np.array([verdict.channel for verdict in faults], np.int64)
-    since = np.array([verdict.since for verdict in faults], np.int64)
-    return Calls(
-        np.append(readings.channel, channel),
-        np.append(readings.time, since),
-        np.append(call, np.full(len(faults), Call.FAULT, np.uint8)),
-    )
+    return Calls(readings.channel, readings.time, call)
 
 
 @dataclass(eq=False)
