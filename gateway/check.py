@@ -31,11 +31,10 @@ def check(path: Path, *, as_json: bool) -> str:
     """
     if not _is_city(path):
         config = load(path, GatewayConfig)
-        known = kinds.known(config.gateway.kinds_dir)
-        Decoder(config.source, known, config.gateway.id, Channels(), overrides=config.override)
+        Decoder.of(config, Channels())
         tree = masked(config)
         if config.override:
-            tree["effective"] = list(effective(config.override, known))
+            tree["effective"] = list(effective(config.override, kinds.known(config.gateway.kinds_dir)))
     else:
         tree = masked(load(path, CityConfig))
     tree = _without_none(tree)

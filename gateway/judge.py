@@ -257,8 +257,7 @@ def run(
     if config is None:
         decoder = Decoder([source], kinds.builtin(), "evaluate", channels)
     else:
-        known = kinds.known(config.gateway.kinds_dir)
-        decoder = Decoder([source], known, config.gateway.id, channels, config.limits, config.clock, config.override)
+        decoder = Decoder.of(config.model_copy(update={"source": (source,)}), channels)
     inspector = Inspector(channels)
     keys: dict[tuple[str, str, str, str], int] = {}
     labels: dict[str, int] = {"": 0}

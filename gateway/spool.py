@@ -32,7 +32,6 @@ from gateway.edge.readings import Channels
 from gateway.edge.requeue import requeue as try_again
 from gateway.edge.spool import CLASSES, FATES, Dead, Ledger, Peek, Row, Spool, Waiting
 from gateway.publish import until_signal
-from sensors import kinds
 
 _WIDE = 10_000  # columns, where no terminal has a width: a pipe gets whole texts
 _HEX_WIDTH = 16  # bytes a line
@@ -366,7 +365,7 @@ def drain(config: GatewayConfig) -> bool:
 
 async def _drain(config: GatewayConfig) -> bool:
     console = Console(stderr=True, highlight=False)
-    spool = _spool(config)
+    spool = Spool.of(config)
     forwarders = [
         Forwarder(spool, output.model_copy(update={"backlog_rate": _FULL_SPEED, "flush_interval": _AT_ONCE}))
         for output in config.output
@@ -402,12 +401,6 @@ async def _drain(config: GatewayConfig) -> bool:
     if held:
         console.print("messages that are held until the clock is known stay: only a running gateway can date them")
     return finished
-
-
-def _spool(config: GatewayConfig) -> Spool:
-    names = [output.name for output in config.output]
-    settings = config.spool
-    return Spool(config.spool_path, names, settings.max_bytes, hold=settings.hold, evict=settings.evict)
 
 
 # requeue
@@ -473,10 +466,9 @@ def _content(dead: Dead) -> tuple[str, str, bytes]:
 
 async def _requeue(config: GatewayConfig, ids: Sequence[int]) -> None:
     channels = Channels()
-    known = kinds.known(config.gateway.kinds_dir)
-    decoder = Decoder(config.source, known, config.gateway.id, channels, config.limits, config.clock, config.override)
+    decoder = Decoder.of(config, channels)
     inspector = Inspector(channels)
-    spool = _spool(config)
+    spool = Spool.of(config)
     try:
         await try_again(spool, decoder, inspector, channels, config.gateway.id, ids)
     finally:

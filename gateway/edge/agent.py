@@ -32,7 +32,6 @@ from gateway.edge.memory import settle
 from gateway.edge.readings import Channels
 from gateway.edge.requeue import requeue
 from gateway.edge.spool import Ledger, Spool, SpoolError
-from sensors import kinds
 
 log = logging.getLogger("citygate.agent")
 
@@ -58,18 +57,9 @@ class Agent:
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
         self.channels = Channels()
-        known = kinds.known(config.gateway.kinds_dir)
-        self.decoder = Decoder(
-            config.source, known, config.gateway.id, self.channels, config.limits, config.clock, config.override
-        )
+        self.decoder = Decoder.of(config, self.channels)
         self.inspector = Inspector(self.channels)
-        self.spool = Spool(
-            config.spool_path,
-            [output.name for output in config.output],
-            config.spool.max_bytes,
-            hold=config.spool.hold,
-            evict=config.spool.evict,
-        )
+        self.spool = Spool.of(config)
         self.decoder.remember(self.spool.keys())
         self.clock = Clock(config.clock, self.spool.known_time)
         self.clock.check()

@@ -2,7 +2,7 @@
 
 What cannot be read becomes a dead letter with its reason and its bytes; it never stops the stream. A message that is
 known already, by its topic and its bytes, is a duplicate if it has a time of its own, or if the broker says that it is
-sent again. What is known is what :meth:`Decoder.remember` was told: a batch that was never committed is not.
+sent again. What is known is what :meth:`Decoder.remember` was told: a batch that is decoded in vain is not.
 """
 
 import difflib
@@ -15,11 +15,12 @@ from datetime import UTC, datetime, time
 from functools import lru_cache
 from itertools import chain, compress
 from math import nan
+from typing import Self
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from gateway.config import ClockConfig, LimitsConfig, OverrideConfig, SourceConfig
+from gateway.config import ClockConfig, GatewayConfig, LimitsConfig, OverrideConfig, SourceConfig
 from gateway.edge.batch import Boot, DeadLetter, Held, RawBatch
 from gateway.edge.inspect import Reason
 from gateway.edge.limits import Flood
@@ -27,7 +28,7 @@ from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridd
 from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
 from gateway.edge.units import UnitError, conversion
 from sensors.formats.json import Json, PayloadError, plain
-from sensors.kinds import Kind
+from sensors.kinds import Kind, known
 
 UNMATCHED = "unmatched"
 """The source, on the ledger, of messages whose topic no source declares."""
@@ -169,13 +170,24 @@ class Decoder:
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
 
+    @classmethod
+    def of(cls, config: GatewayConfig, channels: Channels) -> Self:
+        """The decoder of a gateway.
+
+        Raises:
+            KindError: If a file of kinds cannot be used.
+            SourceError: If a source, or an override, cannot be used as declared.
+        """
+        of_site = known(config.gateway.kinds_dir)
+        return cls(config.source, of_site, config.gateway.id, channels, config.limits, config.clock, config.override)
+
     @property
     def sensors(self) -> int:
         """Number of sensors seen."""
         return len(self._channels.sensors)
 
     def remember(self, keys: Iterable[int]) -> None:
-        """Makes messages known by their keys, oldest first; to be told when they are committed."""
+        """Makes messages known by their keys, oldest first; to be told of those that nothing keeps from the spool."""
         self._seen.update(keys)
         if len(self._seen) > _REMEMBERED:
             self._seen, self._seen_before = set(), self._seen

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from gateway.config import GatewayConfig
 from gateway.edge.batch import Entry, Held
 from gateway.edge.spool_file import Damaged, SpoolError, check, code
 from gateway.edge.spool_row import Row, gzip_of
@@ -194,6 +195,16 @@ class Spool:
         self._saved = self._state = self._store.state
         self._thread = threading.Thread(target=self._work, name="spool", daemon=True)
         self._thread.start()
+
+    @classmethod
+    def of(cls, config: GatewayConfig) -> Self:
+        """The spool of a gateway.
+
+        Raises:
+            SpoolError: The file cannot be used.
+        """
+        names, settings = [output.name for output in config.output], config.spool
+        return cls(config.spool_path, names, settings.max_bytes, hold=settings.hold, evict=settings.evict)
 
     # What others ask, from the event loop
 
