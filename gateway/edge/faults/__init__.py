@@ -1,0 +1,1 @@
+"""What tells a broken sensor from a true event: one module a fault."""
