@@ -55,12 +55,14 @@ def _points(readings: Readings) -> list[str]:
         alike[layout, of_row].append(row)
     lines = [""] * len(readings.layouts)
     for (layout, of_rows), rows in alike.items():
-        template, fields = layout.template(of_rows)
+        template, fields, suspects = layout.template(of_rows)
         if template:
-            values = readings.value[readings.starts[rows][:, None] + np.array(fields, np.int64)]
-            text = iter(_texts(values.ravel()))
+            first = readings.starts[rows][:, None]
+            text = iter(_texts(readings.value[first + np.array(fields, np.int64)].ravel()))
+            reason = iter(readings.reason[first + np.array(suspects, np.int64)].ravel().tolist())
             prefixes = [readings.sensors[row].prefix for row in rows]
-            arguments = zip(prefixes, *[text] * len(fields), readings.times[rows].tolist(), strict=False)
+            columns = [text] * len(fields) + [reason] * len(suspects)
+            arguments = zip(prefixes, *columns, readings.times[rows].tolist(), strict=False)
             for row, line in zip(rows, map(template.__mod__, arguments), strict=True):
                 lines[row] = line
     return [line for line in lines if line]

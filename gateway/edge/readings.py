@@ -124,29 +124,32 @@ class Layout:
         self.checks = [Together(check, names) for check in checks if check.names <= {*names}]
         self.rules = np.array(rules, np.int32)
         self.good = bytes([GOOD]) * len(names)
-        self._templates: dict[bytes, tuple[str, list[int]]] = {}
+        self._templates: dict[bytes, tuple[str, list[int], list[int]]] = {}
 
-    def template(self, flags: bytes) -> tuple[str, list[int]]:
+    def template(self, flags: bytes) -> tuple[str, list[int], list[int]]:
         """Line protocol of messages with these flags.
 
         Args:
             flags: A flag a quantity; 0 where nothing of it is written.
 
         Returns:
-            A %-template of prefix, values and time, and the places of the values that it takes; empty when the flags
-            leave nothing to write.
+            A %-template of prefix, values, reasons and time, and the places of the values and of the reasons that it
+            takes; empty when the flags leave nothing to write.
         """
         if (found := self._templates.get(flags)) is None:
-            fields, places = [], []
+            fields, places, suspects = [], [], []
             for place, (name, flag) in enumerate(zip(self.names, flags, strict=True)):
                 if flag in {GOOD, UNKNOWN, SUSPECT}:
                     fields.append(f"{name}=%s")
                     places.append(place)
                 if flag != REPEATED:
                     fields.append(f"{name}_qc={flag}i")
+                if flag == SUSPECT:
+                    suspects.append(place)
+            fields += [f"{self.names[place]}_reason=%di" for place in suspects]
             if len(self._templates) >= _MOST_TEMPLATES:
                 self._templates.clear()
-            found = self._templates[flags] = (f"%s {','.join(fields)} %d" if fields else "", places)
+            found = self._templates[flags] = (f"%s {','.join(fields)} %d" if fields else "", places, suspects)
         return found
 
 

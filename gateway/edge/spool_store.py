@@ -904,7 +904,7 @@ def _readings_in(line: bytes) -> int:
     parts = re.split(rb"(?<!\\) ", line, maxsplit=2)
     if len(parts) == 1 or re.split(rb"[, ]", parts[0], maxsplit=1)[0] in _NOT_READINGS:
         return 0
-    return sum(not name.partition(b"=")[0].endswith(b"_qc") for name in parts[1].split(b","))
+    return sum(not name.partition(b"=")[0].endswith((b"_qc", b"_reason")) for name in parts[1].split(b","))
 
 
 def _now() -> int:

@@ -138,7 +138,7 @@ def test_values_may_be_text_and_wind_a_point_of_the_compass() -> None:
 
 def test_a_message_without_time_gets_its_arrival_and_is_suspect() -> None:
     (line,) = Way().lines({"pm25": 1})
-    assert line.endswith(f"pm25_qc=3i {NOW}")
+    assert line.endswith(f"pm25_qc=3i,pm25_reason={Reason.NO_TIME:d}i {NOW}"), "why it is suspect is stored with it"
     (line,) = Way(SourceConfig(time=None)).lines({"pm25": 1})
     assert line.endswith(f"pm25_qc=1i {NOW}")
 
@@ -421,7 +421,7 @@ def test_a_held_message_is_read_when_its_time_is_known() -> None:
     batch.boot = BOOT
     way.take(batch)
     (line,) = way.send([(A1, {"pm25": 1})], NOW - MINUTE).lines.decode().splitlines()
-    assert line.endswith(f"pm25=1.0,pm25_qc=3i {NOW - MINUTE}")
+    assert line.endswith(f"pm25=1.0,pm25_qc=3i,pm25_reason={Reason.NO_TIME:d}i {NOW - MINUTE}")
 
 
 def test_an_estimated_time_of_arrival_is_suspect() -> None:

@@ -13,7 +13,9 @@ _WORST_FIRST = (FAIL, SUSPECT, GOOD, NOT_EVALUATED, MISSING)
 
 QC_SUFFIX = "_qc"
 """Ends the name of the field that holds a quantity's flag."""
-RESERVED = frozenset({"quarantine", "event", "gateway"})
+REASON_SUFFIX = "_reason"
+"""Ends the name of the field that says why a quantity is suspect."""
+RESERVED = frozenset({"quarantine", "event", "verdict", "gateway"})
 """Measurements that are no kind of sensor."""
 CLOSED = "none"
 """Severity of the point that ends an event."""

@@ -21,6 +21,7 @@ from gateway.city.store import base
 from gateway.city.store.base import (
     MAX_POINTS,
     QC_SUFFIX,
+    REASON_SUFFIX,
     Bucket,
     Event,
     EventPoint,
@@ -237,6 +238,8 @@ class EmbeddedStore:
                             self._write_event(connection, point)
                         case "quarantine":
                             self._write_quarantined(connection, point)
+                        case "verdict":
+                            pass
                         case "gateway":
                             self._write_gateway(connection, point)
                         case _:
@@ -258,7 +261,7 @@ class EmbeddedStore:
         key = _key(point, point.measurement)
         values: dict[str, list[float | int | None]] = {}
         for name, value in point.fields.items():
-            if isinstance(value, str):
+            if isinstance(value, str) or name.endswith(REASON_SUFFIX):
                 continue
             if name.endswith(QC_SUFFIX):
                 values.setdefault(name.removesuffix(QC_SUFFIX), [None, None])[1] = int(value)

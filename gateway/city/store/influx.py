@@ -19,6 +19,7 @@ from gateway.city.store.base import (
     MISSING,
     NOT_EVALUATED,
     QC_SUFFIX,
+    REASON_SUFFIX,
     RESERVED,
     SUSPECT,
     Bucket,
@@ -240,7 +241,7 @@ def _merge(known: LatestSensor, gateway: str, rows: list[dict[str, Any]]) -> Non
         for name in {name.removesuffix(QC_SUFFIX) for name, value in row.items() if value is not None}:
             value, flag = row.get(name), row.get(name + QC_SUFFIX)
             before = known.readings.get(name)
-            if isinstance(value, str) or (before is not None and before.time > at):
+            if name.endswith(REASON_SUFFIX) or isinstance(value, str) or (before is not None and before.time > at):
                 continue
             number = None if value is None else float(value)
             known.readings[name] = Reading(at, number, NOT_EVALUATED if flag is None else int(flag))
