@@ -65,13 +65,13 @@ class Verdict(NamedTuple):
     MEAN,  # over two weeks
     VARIANCE,
     STEP,  # mean size of a step
-    QUICK,  # the size that one step in a hundred is above
-    EXCESS,  # by how much those are above it on average
+    STEADY,  # share of steps that are none
+    ZEROS,  # share of values that are zero
     ACTIVITY,  # mean size of the latest steps
     TURNS,  # share of the latest steps that went against the one before
     SIGN,  # of the last step
-    STEADY,  # share of steps that are none
-    ZEROS,  # share of values that are zero
+    QUICK,  # the size that one step in a hundred is above
+    EXCESS,  # by how much those are above it on average
     JUMPED,  # time of the last rare step, ms
     CALLED,  # the fault that lasts, a What
     SINCE,  # its first reading, ms
