@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from gateway.edge.readings import Flags, Floats, Ints, widened
-from gateway.edge.runs import Runs
+from gateway.edge.runs import Places, Runs
 from sensors import kinds
 
 _BLOCKS = 8
@@ -25,8 +25,7 @@ class Attenuation:
     """The test and its state; only channels whose rule has it take memory, 170 bytes each."""
 
     def __init__(self) -> None:
-        self._row: Ints = np.empty(0, np.int64)  # of each channel; -1 while it has none
-        self._rows = 0
+        self._places = Places()
         self._low: Floats = np.empty((0, _SLOTS))
         self._high: Floats = np.empty((0, _SLOTS))
         self._block: Ints = np.empty(0, np.int64)  # the last that has a value
@@ -161,21 +160,14 @@ class Attenuation:
 
     def _rows_of(self, channel: Ints) -> Ints:
         """The rows of channels; those that have none get one."""
-        if (most := int(channel.max()) + 1) > len(self._row):
-            known = len(self._row)
-            self._row = widened(self._row, most)
-            self._row[known:] = -1
-        rows = self._row[channel]
-        if (rows < 0).any():
-            new = np.unique(channel[rows < 0])
-            first, self._rows = self._rows, self._rows + len(new)
-            if self._rows > len(self._block):
+        known = self._places.count
+        rows = self._places.of(channel)
+        if (count := self._places.count) > known:
+            if count > len(self._block):
                 for name in ("_low", "_high", "_block", "_since"):
-                    setattr(self, name, widened(getattr(self, name), self._rows))
-            self._row[new] = np.arange(first, self._rows)
-            self._low[first : self._rows], self._high[first : self._rows] = np.inf, -np.inf
-            self._block[first : self._rows] = -_ALWAYS
-            rows = self._row[channel]
+                    setattr(self, name, widened(getattr(self, name), count))
+            self._low[known:count], self._high[known:count] = np.inf, -np.inf
+            self._block[known:count] = -_ALWAYS
         return rows
 
 

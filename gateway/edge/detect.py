@@ -10,16 +10,18 @@ channel. Memory is counted in readings, so that it fits a reading a day and ten 
 of the day. State is bounded; what loses power loses at most that state, and learns again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite, sqrt
+from operator import gt
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from gateway.edge.readings import Flags, Floats, Ints
+from gateway.edge.runs import Places
+
 Counts = npt.NDArray[np.uint16]
 
 THRESHOLD = 1.84
@@ -36,13 +38,14 @@ _LEVEL, _SPREAD, _RECORD, _RECORDS, _RARITY = 0, slice(1, 3), 3, slice(4, 8), sl
 # Rows of the state, a column a channel.
 _FAST, _MIDDLE, _LONG, _SLOW, _BEFORE = range(5)  # levels
 _LEVELS, _SQUARES, _SMOOTHED = slice(0, 5), slice(5, 9), slice(9, 14)
-_NARROW, _WIDE, _VARIANCE, _CHANGE = range(5, 9)  # mean squares
+_VARIANCE, _CHANGE = 7, 8  # mean squares
 _USUAL, _HOURLY, _PAIRED, _PAIRED_LONG = slice(9, 11), 11, 12, 13
 _HIGH, _LOW, _NEXT_HIGH, _NEXT_LOW = slice(14, 17), slice(17, 20), slice(20, 23), slice(23, 26)
-_RANGES, _HIGHS = slice(14, 26), range(14, 17)
-_QUANTILE, _EXCESS, _BEYOND = slice(26, 39), slice(39, 52), slice(52, 65)
-_MEMORY, _COUNT, _ALARMED, _RENEWAL, _TIME, _INTERVAL = range(65, 71)
+_RANGES = slice(14, 26)
+_MEMORY, _COUNT, _ALARMED, _RENEWAL, _TIME, _INTERVAL = range(26, 32)
+_QUANTILE, _EXCESS, _BEYOND = slice(32, 45), slice(45, 58), slice(58, 71)
 _ROWS = 71
+_NOT_NEGATIVE = [*range(5, 14), _MEMORY, _COUNT, _ALARMED, _RENEWAL, *range(45, 71)]
 
 # Readings that each of them remembers.
 _LEVEL_SPANS = (3, 30, 300, 2000, 5)
@@ -51,8 +54,8 @@ _SMOOTHED_SPANS = (2000, 2000, 10, 10, 30)  # the usual spread of the two spans,
 _WEIGHTS = [1 / span for span in (*_LEVEL_SPANS, *_SQUARE_SPANS, *_SMOOTHED_SPANS)]
 _WEIGHT: Floats = np.array(_WEIGHTS)[:, None]
 _OLD = max(_LEVEL_SPANS)  # readings after which weights are as above; before, all readings count the same
-_FORGET = (0.0, 3e-4, 0.0)  # share of a range that is forgotten a reading
-_FORGETTING: Floats = np.array(_FORGET)[:, None]
+_FORGET = 3e-4  # share of the range of the middle level that is forgotten a reading
+_FORGETTING: Floats = np.array((0, _FORGET, 0))[:, None]
 _RENEWED = 10_000  # a range is that of the last one or two times as many readings
 
 # Counts of how often a value was in each of 16 bins: at each hour, and with each change. A row has an empty bin at
@@ -90,7 +93,10 @@ _HOUR = 3_600_000
 _GAP = 20  # times the usual interval: after that, what was a few readings ago says nothing of now
 _INTERVAL_WEIGHT = 0.05
 _NEVER = -1e15  # ms; before any reading
-_SINGLE = 12  # with fewer readings, one at a time is faster
+_NEW = np.zeros(_ROWS)
+_NEW[_TIME] = _NEVER
+_SINGLE = 16  # with fewer readings, one at a time is faster
+_DENSE = 1.5  # a range of so many times as many columns as are judged is judged where it is
 
 
 class Judged(NamedTuple):
@@ -102,7 +108,7 @@ class Judged(NamedTuple):
     """
 
     evidence: Floats
-    alarm: Bools
+    alarm: Flags
 
 
 class Calibration(NamedTuple):
@@ -120,51 +126,75 @@ class Calibration(NamedTuple):
 
 
 class Detector:
-    """Judges readings of any number of channels; keeps some 2 KB of state for each.
+    """Judges readings of any number of channels; keeps some 2 KB of state for each that it has judged.
 
     Args:
         capacity: Channels to make room for; more room is made when it is needed.
     """
 
     def __init__(self, capacity: int = 256) -> None:
+        self._places = Places()
+        self._journal: list[Callable[[], None]] | None = None
         self._hold(np.zeros((_ROWS, 0)), np.zeros((0, _CELLS), np.uint16))
         self._make_room(capacity)
 
-    @property
-    def state(self) -> dict[str, npt.NDArray[np.generic]]:
-        """All that the detector knows, as plain arrays: float64[71, channels] and uint16[channels, 760]; no copies."""
-        return {"state": self._state, "counts": self._counts}
+    def state(self, channel: Ints) -> dict[str, npt.NDArray[np.generic]]:
+        """All that the detector knows of some channels.
 
-    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        Returns:
+            Copies, float64[n, 71] and uint16[n, 760].
+        """
+        place = self._places.known(channel)
+        values, counts = self._state.T[place], self._counts[place]
+        values[place < 0], counts[place < 0] = _NEW, 0
+        return {"values": values, "counts": counts}
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]], channel: Ints) -> None:
         """Takes up where another detector left.
 
         Args:
             state: What that one's ``state`` was.
+            channel: int64[n], what the channels are here.
 
         Raises:
-            ValueError: It is not a detector's state, or one of another version.
+            ValueError: It is not a detector's state, or one of another version; nothing is changed.
         """
-        values, counts = state.get("state"), state.get("counts")
+        values, counts = state.get("values"), state.get("counts")
         if values is None or counts is None or (values.dtype.str, counts.dtype.str) != ("<f8", "<u2"):
             message = "not a detector's state"
             raise ValueError(message)
-        if (values.shape, counts.shape) != ((_ROWS, len(counts)), (len(counts), _CELLS)):
+        if (values.shape, counts.shape) != ((len(channel), _ROWS), (len(channel), _CELLS)):
             message = "not the state of this version's detector"
             raise ValueError(message)
         known, counted = values.astype(np.float64), counts.astype(np.uint16)
-        if not np.isfinite(known).all() or (counted >= _FULL).any():
+        rows = counted.reshape(-1, _ROW)
+        possible = (np.abs(known) <= _LARGEST**2 * 4).all() and (rows < _FULL).all()
+        if not possible or (known[:, _NOT_NEGATIVE] < 0).any() or (rows[:, :-1].sum(1) != rows[:, -1]).any():
             message = "a detector's state with impossible values"
             raise ValueError(message)
-        self._hold(known, counted)
+        learnt = known[:, _COUNT] > 0  # the others need no place
+        if learnt.any():
+            place = self._place(channel[learnt])
+            self._state[:, place] = known[learnt].T
+            self._counts[place] = counted[learnt]
 
-    def learning(self, channel: Ints) -> Bools:
+    def learning(self, channel: Ints) -> Flags:
         """Whether channels have not yet had enough readings for an alarm, bool[n]."""
-        known = channel < self._state.shape[1]
-        young: Bools = ~known
-        young |= self._state[_COUNT, np.where(known, channel, 0)] < LEARNING
+        place = self._places.known(channel)
+        young: Flags = (place < 0) | (self._state[_COUNT, place] < LEARNING)
         return young
 
-    def score(self, channel: Ints, time: Ints, value: Floats) -> Judged:
+    def begin(self) -> None:
+        """From now on, and until it is called again, what is learnt can be taken back."""
+        self._journal = []
+
+    def undo(self) -> None:
+        """Takes back what was learnt since `begin`."""
+        for take_back in reversed(self._journal or ()):
+            take_back()
+        self._journal = []
+
+    def score(self, channel: Ints, time: Ints, value: Floats, sensitivity: Floats | float = 1.0) -> Judged:
         """Judges readings and learns from them.
 
         A reading without a finite value, or not newer than its channel's last, has no evidence and teaches nothing.
@@ -173,31 +203,39 @@ class Detector:
             channel: int64[n], no channel twice.
             time: int64[n], observed, ms UTC.
             value: float64[n].
+            sensitivity: Of each or of all; an alarm takes evidence · sensitivity above the threshold.
         """
-        if len(channel) and (most := int(channel.max())) >= self._state.shape[1]:
-            self._make_room(most + 1)
         if len(channel) < _SINGLE:
-            pairs = [
-                self._single(*reading) for reading in zip(channel.tolist(), time.tolist(), value.tolist(), strict=True)
-            ]
+            factors = np.broadcast_to(sensitivity, len(channel)).tolist()
+            readings = zip(channel.tolist(), time.tolist(), value.tolist(), factors, strict=True)
+            pairs = [self.score_one(*reading) for reading in readings]
             return Judged(np.array([pair[0] for pair in pairs], float), np.array([pair[1] for pair in pairs], bool))
-        good = np.isfinite(value) & (time > self._state[_TIME, channel])
-        if good.all():
-            return self._together(channel, time, value)
+        place = self._place(channel)
+        good = np.isfinite(value) & (time > self._state[_TIME, place])
         evidence, alarm = np.zeros(len(channel)), np.zeros(len(channel), bool)
-        if good.any():
-            evidence[good], alarm[good] = self._together(channel[good], time[good], value[good])
+        if good.all():
+            evidence, alarm = self._together(place, time, value, sensitivity)
+        elif good.any():
+            factors = np.broadcast_to(sensitivity, len(channel))[good]
+            evidence[good], alarm[good] = self._together(place[good], time[good], value[good], factors)
         return Judged(evidence, alarm)
 
-    def score_one(self, channel: int, time: int, value: float) -> tuple[float, bool]:
+    def score_one(self, channel: int, time: int, value: float, sensitivity: float = 1.0) -> tuple[float, bool]:
         """Evidence and alarm of one reading; the same as ``score`` gives."""
-        if channel >= self._state.shape[1]:
-            self._make_room(channel + 1)
-        return self._single(channel, time, value)
+        place = self._places.one(channel)
+        if place >= self._state.shape[1]:
+            self._make_room(place + 1)
+        return self._single(place, time, value, sensitivity)
+
+    def _place(self, channel: Ints) -> Ints:
+        place = self._places.of(channel)
+        if self._places.count > self._state.shape[1]:
+            self._make_room(self._places.count)
+        return place
 
     def _make_room(self, channels: int) -> None:
         before = self._state.shape[1]
-        after = max(channels, 2 * before, 1)
+        after = max(channels, before + before // 2)
         state, counts = np.zeros((_ROWS, after)), np.zeros((after, _CELLS), np.uint16)
         state[:, :before], counts[:before] = self._state, self._counts
         state[_TIME, before:] = _NEVER
@@ -207,23 +245,61 @@ class Detector:
         self._state, self._counts = state, counts
         self._cells = memoryview(counts.reshape(-1).data)
 
-    def _together(self, channel: Ints, time: Ints, value: Floats) -> Judged:
-        first, last = int(channel.min()), int(channel.max())
-        if last - first + 1 != len(channel):
-            own = self._state.take(channel, axis=1)
-            judged = self._judge(own, channel, time, value)
-            self._state[:, channel] = own
-            return judged
-        # all channels of a range: their state is judged where it is, which is far cheaper than to collect it
-        place = channel - first
-        ordered_time, ordered_value = np.empty_like(time), np.empty_like(value)
-        ordered_time[place], ordered_value[place] = time, value
-        ordered = np.arange(first, last + 1)
-        evidence, alarm = self._judge(self._state[:, first : last + 1], ordered, ordered_time, ordered_value)
-        return Judged(evidence[place], alarm[place])
+    def _put(self, place: Ints | slice | int, before: Floats | list[float]) -> None:
+        self._state[:, place] = before
 
-    def _judge(self, own: Floats, channel: Ints, time: Ints, value: Floats) -> Judged:
-        """Many channels at once; what `_single` does for one, in the same order of operations."""
+    def _put_cells(self, cells: Ints | list[int], before: Counts | list[int]) -> None:
+        self._counts.reshape(-1)[cells] = before
+
+    def _together(self, place: Ints, time: Ints, value: Floats, sensitivity: Floats | float) -> Judged:
+        first, last = int(place.min()), int(place.max())
+        some: Ints | slice = place
+        if dense := last - first < _DENSE * len(place):
+            # the state of all channels of a range is judged where it is, which is far cheaper than to collect it
+            some = slice(first, last + 1)
+        own = self._state[:, some]
+        if self._journal is not None:
+            self._journal.append(partial(self._put, some, own.copy()))
+        if not dense:
+            judged = self._judge(own, place, None, time, value, sensitivity)
+            self._state[:, place] = own
+            return judged
+        within, columns = place - first, np.arange(first, last + 1)
+        others = np.ones(len(columns), bool)
+        others[within] = False
+        between = np.flatnonzero(others)  # they are judged, too, and then put back
+        before = own[:, between]
+        ordered_time, ordered_value = (own[_TIME] + 1).astype(np.int64), own[_BEFORE].copy()
+        ordered_time[within], ordered_value[within] = time, value
+        factors: Floats | float = 1.0
+        if isinstance(sensitivity, np.ndarray):
+            factors = np.ones(len(columns))
+            factors[within] = sensitivity
+        else:
+            factors = sensitivity
+        evidence, alarm = self._judge(own, columns, others, ordered_time, ordered_value, factors)
+        own[:, between] = before
+        return Judged(evidence[within], alarm[within])
+
+    def _judge(  # noqa: PLR0913, PLR0917 - columns
+        self,
+        own: Floats,
+        place: Ints,
+        others: Flags | None,
+        time: Ints,
+        value: Floats,
+        sensitivity: Floats | float,
+    ) -> Judged:
+        """Many channels at once; what `_single` does for one, in the same order of operations.
+
+        Args:
+            own: float64[71, n], their state; changed in place.
+            place: int64[n], where they are in the state.
+            others: bool[n], those that are not to be counted.
+            time: Of each, and so:
+            value: The values.
+            sensitivity: Of each or of all.
+        """
         value = np.clip(value, -_LARGEST, _LARGEST)
         count = own[_COUNT]
         count += 1
@@ -245,12 +321,12 @@ class Detector:
 
         weight = np.maximum(_WEIGHT, 1 / count) if young else _WEIGHT
         levels, squares, smoothed = own[_LEVELS], own[_SQUARES], own[_SMOOTHED]
-        views = np.empty((_VIEWS, len(channel)))
+        views = np.empty((_VIEWS, len(place)))
         slow, change = own[_SLOW].copy(), value - own[_BEFORE]
         off = value - own[_MIDDLE]
         levels += weight[_LEVELS] * (value - levels)
         centred = value - own[_SLOW]
-        target = np.empty((5, len(channel)))
+        target = np.empty((5, len(place)))
         target[0] = target[1] = off * off
         np.multiply(value - slow, centred, out=target[2])
         np.multiply(change, change, out=target[3])
@@ -259,15 +335,16 @@ class Detector:
         np.sqrt(squares[:2], out=target[:2])
         np.abs(target[:2] - own[_USUAL], out=views[_SPREAD])
         _records(own, value, views)
-        target[2:4] = self._rarity(channel, time, own, centred, change)
+        target[2:4] = self._rarity(place, others, time, own, centred, change)
         target[4] = target[3]
         smoothed += weight[_SMOOTHED] * (target - smoothed)
         views[8], views[9], views[10], views[11:] = target[2], own[_HOURLY], target[3], own[_PAIRED : _PAIRED_LONG + 1]
 
-        _, place, surprise = calibrate(Calibration(own[_QUANTILE], own[_EXCESS], own[_BEYOND]), count, views)
-        evidence = np.sqrt(np.bincount(place, surprise * surprise, len(channel)))
+        _, which, surprise = calibrate(Calibration(own[_QUANTILE], own[_EXCESS], own[_BEYOND]), count, views)
+        evidence = np.sqrt(np.bincount(which, surprise * surprise, len(place)))
         memory = own[_MEMORY]
-        alarm = (evidence > THRESHOLD) & (evidence > memory) & (count > LEARNING) & (count - own[_ALARMED] > _PAUSE)
+        alarm = (evidence * sensitivity > THRESHOLD) & (evidence > memory)
+        alarm &= (count > LEARNING) & (count - own[_ALARMED] > _PAUSE)
         memory *= 1 - _HALF / np.minimum(np.maximum(_HALF_LIFE * count, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
         np.maximum(memory, evidence, out=memory)
         memory[alarm] = _AFTER_ALARM * evidence[alarm]
@@ -275,24 +352,30 @@ class Detector:
         own[_TIME] = time
         return Judged(evidence, alarm)
 
-    def _rarity(self, channel: Ints, time: Ints, own: Floats, centred: Floats, change: Floats) -> Floats:
+    def _rarity(  # noqa: PLR0913, PLR0917 - columns
+        self, place: Ints, others: Flags | None, time: Ints, own: Floats, centred: Floats, change: Floats
+    ) -> Floats:
         """Decades by which a value's bin is rare at its hour, and with its change; float64[2, n]."""
         root = np.sqrt(own[_VARIANCE : _CHANGE + 1])
         varies = root[0] > 0
+        if others is not None:
+            varies &= ~others
         root[root == 0] = 1
         bins = (np.stack((centred, change)) / root + _SPAN) * _BINS_A_DEVIATION
         cell, row = np.minimum(np.maximum(bins, 0), _BINS - 1).astype(np.int64)
-        start = np.stack((time // _HOUR % _HOURS, row + _HOURS)) * _ROW + channel * _CELLS  # of the rows of counts
-        cell += 1
-        place, last = start + cell, start + (_ROW - 1)
+        start = np.stack((time // _HOUR % _HOURS, row + _HOURS)) * _ROW + place * _CELLS  # of the rows of counts
+        middle_cell, last_cell = start + (cell + 1), start + (_ROW - 1)
         counts = self._counts.reshape(-1)
-        total, middle = counts.take(last), counts.take(place)
-        near = 2 * middle + counts.take(place - 1) + counts.take(place + 1)
+        total, middle = counts.take(last_cell), counts.take(middle_cell)
+        near = 2 * middle + counts.take(middle_cell - 1) + counts.take(middle_cell + 1)
         rarity: Floats = np.maximum(_LOG_ROW.take(total) - _LOG_CELL.take(near), 0)
+        if self._journal is not None:
+            self._journal.append(partial(self._put_cells, middle_cell, middle.copy()))
+            self._journal.append(partial(self._put_cells, last_cell, total.copy()))
         rarity[(total <= _FEW) | ~varies] = 0
         total += varies
         middle += varies
-        counts[place], counts[last] = middle, total
+        counts[middle_cell], counts[last_cell] = middle, total
         full = total >= _FULL
         if full.any():
             self._halve(start[full])
@@ -301,110 +384,121 @@ class Detector:
     def _halve(self, start: Ints) -> None:
         cells = start[:, None] + np.arange(_ROW)
         counts = self._counts.reshape(-1)
-        halved = counts[cells] >> 1
+        before = counts[cells]
+        if self._journal is not None:
+            self._journal.append(partial(self._put_cells, cells, before))
+        halved = before >> 1
         halved[:, -1] = halved[:, :-1].sum(1)
         counts[cells] = halved
 
-    def _single(self, channel: int, time: int, value: float) -> tuple[float, bool]:  # noqa: C901, PLR0912, PLR0915
+    def _single(  # noqa: C901, PLR0912, PLR0915 - what `_judge` does, without a loop
+        self, place: int, time: int, value: float, sensitivity: float
+    ) -> tuple[float, bool]:
         """One reading in plain numbers, many times as fast as arrays of one."""
-        column = self._state[:, channel]
+        column = self._state[:, place]
         own: list[float] = column.tolist()
-        if not isfinite(value) or time <= own[_TIME]:
+        memory, count, alarmed, renewal, last, interval = own[_MEMORY : _INTERVAL + 1]
+        if not isfinite(value) or time <= last:
             return 0.0, False
+        if self._journal is not None:
+            self._journal.append(partial(self._put, place, own))
         value = min(max(value, -_LARGEST), _LARGEST)
-        own[_COUNT] = count = own[_COUNT] + 1
-        step = time - own[_TIME]
+        count += 1
+        step = time - last
         if count == 1:
-            own[_LEVELS] = [value] * 5
-            own[_RANGES] = [value] * 12
-            own[_RENEWAL] = _RENEWED
-            step = 0.0
+            own = own.copy()
+            own[_LEVELS], own[_RANGES] = [value] * 5, [value] * 12
+            renewal, step = _RENEWED, 0.0
         elif count == 2:  # noqa: PLR2004 - an interval takes two
-            own[_INTERVAL] = step
-        longest = _GAP * own[_INTERVAL]
-        if step > longest:
-            own[_FAST] = own[_MIDDLE] = own[_BEFORE] = value
+            interval = step
+        fast, middle, long, slow, before, narrow, wide, variance, changes = own[:9]
+        usual, usual_wide, hours, pairs, pairs_long, high, high_middle, high_long, low, low_middle, low_long = own[9:20]
+        next_high, next_high_middle, next_high_long, next_low, next_low_middle, next_low_long = own[20:26]
+        if step > (longest := _GAP * interval):
+            fast = middle = before = value
             step = longest
-        own[_INTERVAL] += _INTERVAL_WEIGHT * (step - own[_INTERVAL])
+        interval += _INTERVAL_WEIGHT * (step - interval)
 
-        share = 1 / count
-        weights = _WEIGHTS if count > _OLD else [max(share, weight) for weight in _WEIGHTS]
-        fast, middle, long, slow, before = own[_LEVELS]
-        change, off = value - before, value - middle
-        own[_FAST] = fast = fast + weights[0] * (value - fast)
-        own[_MIDDLE] = middle = middle + weights[1] * off
-        own[_LONG] = long = long + weights[2] * (value - long)
-        own[_SLOW] = new_slow = slow + weights[3] * (value - slow)
-        own[_BEFORE] = before + weights[4] * change
+        weights = _WEIGHTS
+        if count <= _OLD:
+            share = 1 / count
+            weights = [max(share, weight) for weight in _WEIGHTS]
+        w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13 = weights
+        change, off, far = value - before, value - middle, value - slow
+        fast += w0 * (value - fast)
+        middle += w1 * off
+        long += w2 * (value - long)
+        new_slow = slow + w3 * far
+        before += w4 * change
         centred, off = value - new_slow, off * off
-        own[_NARROW] += weights[5] * (off - own[_NARROW])
-        own[_WIDE] += weights[6] * (off - own[_WIDE])
-        own[_VARIANCE] += weights[7] * ((value - slow) * centred - own[_VARIANCE])
-        own[_CHANGE] += weights[8] * (change * change - own[_CHANGE])
-        spread, wide = sqrt(own[_NARROW]), sqrt(own[_WIDE])
-        usual, usual_wide = own[_USUAL]
-        views = [abs(fast - slow), abs(spread - usual), abs(wide - usual_wide)]
-        for row, now, forget in zip(_HIGHS, (value, middle, long), _FORGET, strict=True):
-            high, low, next_high, next_low = own[row : _RANGES.stop : len(_HIGHS)]
-            above = now - high if now > high else 0.0
-            below = low - now if now < low else 0.0
-            views += (above, below) if row > _HIGH.start else (above + below,)
-            if above or below or forget:
-                forgotten = (high - low) * forget
-                high, low = high - forgotten, low + forgotten
-                own[row] = max(high, now)
-                own[row + 3] = min(low, now)
-            if now > next_high:
-                own[row + 6] = now
-            if now < next_low:
-                own[row + 9] = now
-        if count >= own[_RENEWAL]:
-            own[_HIGH], own[_LOW] = own[_NEXT_HIGH], own[_NEXT_LOW]
-            own[_NEXT_HIGH] = own[_NEXT_LOW] = [value, middle, long]
-            own[_RENEWAL] += _RENEWED
-        deviation = sqrt(own[_VARIANCE])
+        narrow += w5 * (off - narrow)
+        wide += w6 * (off - wide)
+        variance += w7 * (far * centred - variance)
+        changes += w8 * (change * change - changes)
+        spread, spread_wide = sqrt(narrow), sqrt(wide)
+
+        beyond = above = below = above_long = below_long = 0.0
+        if value > high:
+            beyond, high = value - high, value
+        elif value < low:
+            beyond, low = low - value, value
+        if middle > high_middle:
+            above = middle - high_middle
+        elif middle < low_middle:
+            below = low_middle - middle
+        forgotten = (high_middle - low_middle) * _FORGET
+        high_middle, low_middle = max(middle, high_middle - forgotten), min(middle, low_middle + forgotten)
+        if long > high_long:
+            above_long, high_long = long - high_long, long
+        elif long < low_long:
+            below_long, low_long = low_long - long, long
+        next_high, next_low = max(value, next_high), min(value, next_low)
+        next_high_middle, next_low_middle = max(middle, next_high_middle), min(middle, next_low_middle)
+        next_high_long, next_low_long = max(long, next_high_long), min(long, next_low_long)
+        if count >= renewal:
+            high, high_middle, high_long = next_high, next_high_middle, next_high_long
+            low, low_middle, low_long = next_low, next_low_middle, next_low_long
+            next_high, next_high_middle, next_high_long = next_low, next_low_middle, next_low_long = value, middle, long
+            renewal += _RENEWED
+
         hourly = paired = 0.0
-        if deviation > 0:
-            cell = _bin(centred / deviation) + 1
-            start = channel * _CELLS
+        if (deviation := sqrt(variance)) > 0:
+            start, cell = place * _CELLS, _bin(centred / deviation) + 1
             hourly = self._rare(start + time // _HOUR % _HOURS * _ROW, cell)
-            paired = self._rare(start + (_HOURS + _bin(change / (sqrt(own[_CHANGE]) or 1.0))) * _ROW, cell)
-        own[_USUAL] = usual + weights[9] * (spread - usual), usual_wide + weights[10] * (wide - usual_wide)
-        own[_HOURLY] += weights[11] * (hourly - own[_HOURLY])
-        own[_PAIRED] += weights[12] * (paired - own[_PAIRED])
-        own[_PAIRED_LONG] += weights[13] * (paired - own[_PAIRED_LONG])
-        views += (hourly, own[_HOURLY], paired, own[_PAIRED], own[_PAIRED_LONG])
+            paired = self._rare(start + (_HOURS + _bin(change / (sqrt(changes) or 1.0))) * _ROW, cell)
+        hours += w11 * (hourly - hours)
+        pairs += w12 * (paired - pairs)
+        pairs_long += w13 * (paired - pairs_long)
+        views = (
+            abs(fast - slow), abs(spread - usual), abs(spread_wide - usual_wide), beyond, above, below,
+            above_long, below_long, hourly, hours, paired, pairs, pairs_long,
+        )  # fmt: skip
+        usual += w9 * (spread - usual)
+        usual_wide += w10 * (spread_wide - usual_wide)
 
-        rate, length = _YOUTH / (count + _YOUNG) + _RATE, 0.0
-        quantiles, excesses, counts = own[_QUANTILE], own[_EXCESS], own[_BEYOND]
-        for number, (view, quantile, excess) in enumerate(zip(views, quantiles, excesses, strict=True)):
-            more = view - quantile
-            if more > 0:
-                if excess > 0 and count > _WARM:
-                    surprise = min(more / excess / _DECADE, _CAP)
-                    length += surprise * surprise
-                if quantile > 0:
-                    least = _LEAST_EXCESS * quantile
-                    step = rate * max(least, excess)
-                    quantiles[number] = quantile - step * _TAIL + step
-                    counts[number] += 1
-                    weight = max(_EXCESS_WEIGHT, 1 / (counts[number] + 1))
-                    excesses[number] = excess + weight * (min(more, _OUTLIER * excess) - excess)
-                    continue
-            if quantile <= 0:
-                quantiles[number], excesses[number] = view, 0.5 * view
-            least = _LEAST_EXCESS * quantiles[number]
-            quantiles[number] -= rate * max(least, excesses[number]) * _TAIL
-        own[_QUANTILE], own[_EXCESS], own[_BEYOND] = quantiles, excesses, counts
-
-        evidence, memory = sqrt(length), own[_MEMORY]
-        alarm = evidence > THRESHOLD and evidence > memory and count > LEARNING and count - own[_ALARMED] > _PAUSE
+        evidence = 0.0
+        rate, quantiles = _YOUTH / (count + _YOUNG) + _RATE, own[_QUANTILE]
+        if True in map(gt, views, quantiles) or 0.0 in quantiles:
+            evidence, quantiles, *others = _calibrate_one(own, count, rate, views)
+            column[_EXCESS.start :] = [*others[0], *others[1]]
+        else:
+            quantiles = [
+                quantile - rate * (excess if (least := _LEAST_EXCESS * quantile) < excess else least) * _TAIL
+                for quantile, excess in zip(quantiles, own[_EXCESS], strict=True)
+            ]
+        alarm = evidence * sensitivity > THRESHOLD and evidence > memory
+        alarm = alarm and count > LEARNING and count - alarmed > _PAUSE
         memory *= 1 - _HALF / min(max(_HALF_LIFE * count, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
-        own[_MEMORY] = max(memory, evidence)
+        memory = max(memory, evidence)
         if alarm:
-            own[_MEMORY], own[_ALARMED] = _AFTER_ALARM * evidence, count
-        own[_TIME] = time
-        column[:] = own
+            memory, alarmed = _AFTER_ALARM * evidence, count
+        column[: _QUANTILE.stop] = [
+            fast, middle, long, new_slow, before, narrow, wide, variance, changes,
+            usual, usual_wide, hours, pairs, pairs_long,
+            high, high_middle, high_long, low, low_middle, low_long,
+            next_high, next_high_middle, next_high_long, next_low, next_low_middle, next_low_long,
+            memory, count, alarmed, renewal, time, interval, *quantiles,
+        ]  # fmt: skip
         return evidence, alarm
 
     def _rare(self, start: int, cell: int) -> float:
@@ -412,6 +506,8 @@ class Detector:
         cells, place, last = self._cells, start + cell, start + _ROW - 1
         total, middle = cells[last], cells[place]
         near = 2 * middle + cells[place - 1] + cells[place + 1]
+        if self._journal is not None:
+            self._journal.append(partial(self._put_cells, [place, last], [middle, total]))
         cells[place] = middle + 1
         cells[last] = total + 1
         if total + 1 >= _FULL:
@@ -472,6 +568,33 @@ def calibrate(own: Calibration, count: Floats, views: Floats) -> tuple[Ints, Int
     weight = np.maximum(_EXCESS_WEIGHT, 1 / (beyond[view, place] + 1))
     excess[view, place] += weight * (np.minimum(more, _OUTLIER * mean) - mean)
     return said
+
+
+def _calibrate_one(
+    own: list[float], count: float, rate: float, views: Sequence[float]
+) -> tuple[float, list[float], list[float], list[float]]:
+    """What `calibrate` does, for one reading: its evidence, and the new quantiles, excesses and counts."""
+    length = 0.0
+    quantiles, excesses, counts = own[_QUANTILE], own[_EXCESS], own[_BEYOND]
+    for number, (view, quantile, excess) in enumerate(zip(views, quantiles, excesses, strict=True)):
+        more = view - quantile
+        if more > 0:
+            if excess > 0 and count > _WARM:
+                surprise = min(more / excess / _DECADE, _CAP)
+                length += surprise * surprise
+            if quantile > 0:
+                least = _LEAST_EXCESS * quantile
+                step = rate * max(least, excess)
+                quantiles[number] = quantile - step * _TAIL + step
+                counts[number] += 1
+                weight = max(_EXCESS_WEIGHT, 1 / (counts[number] + 1))
+                excesses[number] = excess + weight * (min(more, _OUTLIER * excess) - excess)
+                continue
+        if quantile <= 0:
+            quantiles[number], excesses[number] = view, 0.5 * view
+        least = _LEAST_EXCESS * quantiles[number]
+        quantiles[number] -= rate * max(least, excesses[number]) * _TAIL
+    return sqrt(length), quantiles, excesses, counts
 
 
 def _bin(z: float) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from gateway.edge.attenuation import Attenuation
 from gateway.edge.climatology import Climatology
+from gateway.edge.detect import Detector
 from gateway.edge.readings import (
     FAIL,
     GOOD,
@@ -71,6 +72,7 @@ class Reason(IntFlag):
     GAP = 16384  # the first after a gap: no more than a remark
     CONTRADICTION = 32768  # quantities of the message contradict each other
     DIAGNOSTICS = 65536  # the sensor says that it is not well
+    UNUSUAL = 131072  # surprising to the channel itself; see `gateway.edge.detect`
 
 
 def reason_text(bits: int) -> str:
@@ -132,6 +134,7 @@ class Inspector:
         self._since: dict[int, int] = {}  # when it began
         self._attenuation = Attenuation()
         self._diagnostics = Diagnostics(channels)
+        self._detector = Detector()
         self._undo: Callable[[], None] = lambda: None
 
     def inspect(self, readings: Readings) -> list[Event]:  # noqa: C901, PLR0915 - the tests, one after another
@@ -229,6 +232,10 @@ class Inspector:
         good = flag == GOOD if unwell is None else (flag == GOOD) | ((flag == SUSPECT) & (against == _UNWELL))
         events, courses = self._watch(runs, rule, time, value, newer & good)
 
+        # the last step that can fail, for it learns at once; what is unusual may well be an event
+        places = self._unusual(runs, rule, time, value, kept & (flag != FAIL))
+        marks.add(places, Reason.UNUSUAL)
+        flag[places] = SUSPECT
         readings.flag[runs.order], readings.reason[runs.order] = flag, marks.bits
         self._undo = self._restorer(runs.channel, state, courses, commits)
         for column, ends in zip(
@@ -260,7 +267,7 @@ class Inspector:
     ) -> Callable[[], None]:
         """Commits the state of the tests that keep their own, and says how to restore all that a batch changes."""
         events = {number: (self._level[number], self._calm[number], self._since.get(number)) for number in courses}
-        others = [commit() for commit in commits]
+        others = [commit() for commit in commits] + [self._detector.undo]
 
         def restore() -> None:
             for name, values in zip(_STATE, state, strict=True):
@@ -274,6 +281,24 @@ class Inspector:
                 other()
 
         return restore
+
+    def _unusual(self, runs: Runs, rule: Ints, time: Ints, value: Floats, judged: Flags) -> Ints:
+        """Places of the values at which the adaptive detector raises an alarm; it learns from all that are judged."""
+        sensitivity = self._channels.rules.sensitivity[rule]
+        places = (judged & (sensitivity > 0)).nonzero()[0]
+        self._detector.begin()
+        alarms = []
+        try:
+            for some in runs.rounds(places):
+                found = self._detector.score(
+                    runs.channel[runs.of(some)], time[some], value[some], sensitivity[some]
+                ).alarm
+                if found.any():
+                    alarms.append(some[found])
+        except Exception:
+            self._detector.undo()
+            raise
+        return np.concatenate(alarms) if alarms else places[:0]
 
     def _watch(
         self, runs: Runs, rule: Ints, time: Ints, value: Floats, good: Flags

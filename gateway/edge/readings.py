@@ -88,6 +88,9 @@ class Rules:
         self.tolerates = bool(self.tolerance.any())
         self.exempt_low = -_or_infinite(None if flat.exempt_below is None else -flat.exempt_below for flat in flats)
         self.exempt_high = _or_infinite(flat.exempt_above for flat in flats)
+        # of the adaptive detector: 0 for an angle, a diagnosis, and what no kind knows
+        judged = [rule.limits is not None and not (rule.limits.direction or rule.limits.healthy) for rule in rules]
+        self.sensitivity = np.array([quantity.sensitivity for quantity in known]) * judged
         self.attenuation = [quantity.attenuated for quantity in known]
         self.climatology = [quantity.climatology for quantity in known]
         self.above = np.full((len(rules), len(SEVERITIES)), np.inf)

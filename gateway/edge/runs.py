@@ -5,13 +5,14 @@ maxima over all runs at once, without a loop over values. Where no channel has t
 alone, what came before is the state of the channel, and next to nothing has to be computed.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.edge.readings import Flags, Ints
+from gateway.edge.readings import Flags, Ints, widened
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 Column = npt.NDArray[_Scalar]
@@ -69,6 +70,19 @@ class Runs:
     def of(self, places: Ints) -> Ints:
         """The runs of values at some places."""
         return places if self.alone else self.run[places]
+
+    def rounds(self, places: Ints) -> Iterator[Ints]:
+        """Some places in parts that have no channel twice: the first of each run, the second of each, and so on."""
+        if self.alone or not len(places):
+            yield places
+            return
+        run = self.run[places]
+        begin = np.flatnonzero(np.append(True, run[1:] != run[:-1]))
+        length = np.diff(begin, append=len(places))
+        for nth in range(int(length.max())):
+            begin = begin[length > nth]
+            length = length[length > nth]
+            yield places[begin + nth]
 
     def rising(self, time: Ints) -> bool:
         """Whether the times of every run rise."""
@@ -130,3 +144,48 @@ class Chain:
             return np.where(self._which, column, state)
         end = self._latest[self._runs.tails]
         return np.where(end >= self._runs.heads, column[end], state)
+
+
+class Places:
+    """Places in arrays of state, for those channels alone that need one.
+
+    Attributes:
+        count: How many have a place.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._place: Ints = np.full(256, -1)
+
+    def known(self, channel: Ints) -> Ints:
+        """The places of channels; -1 where one has none."""
+        if len(channel) and int(channel.max()) >= len(self._place):
+            within = channel < len(self._place)
+            return np.where(within, self._place[np.where(within, channel, 0)], -1)
+        return self._place[channel]
+
+    def of(self, channel: Ints) -> Ints:
+        """The places of channels; those that have none get the next."""
+        self._make_room(int(channel.max()))
+        places = self._place[channel]
+        if (places < 0).any():
+            new = np.unique(channel[places < 0])
+            first, self.count = self.count, self.count + len(new)
+            self._place[new] = np.arange(first, self.count)
+            places = self._place[channel]
+        return places
+
+    def one(self, channel: int) -> int:
+        """The place of a channel; if it has none, it gets the next."""
+        if channel >= len(self._place):
+            self._make_room(channel)
+        place = int(self._place[channel])
+        if place < 0:
+            place = self._place[channel] = self.count
+            self.count += 1
+        return place
+
+    def _make_room(self, most: int) -> None:
+        if most >= (known := len(self._place)):
+            self._place = widened(self._place, most + 1)
+            self._place[known:] = -1

@@ -147,6 +147,8 @@ class Quantity(_Model):
         attenuated: The attenuated-signal test, if any.
         climatology: The climatology test, if any.
         healthy: Of what a sensor says of itself: outside, its other values are suspect.
+        sensitivity: Factor on the evidence of the adaptive detector: above 1, what is unusual for the channel itself is
+            suspect sooner, below 1 later, at 0 never.
         events: Limits from which a good value raises an event.
         direction: An angle in degrees, where 359 and 1 are neighbours and compass points are accepted.
     """
@@ -162,6 +164,7 @@ class Quantity(_Model):
     attenuated: Attenuated | None = None
     climatology: Climatology | None = None
     healthy: Limits | None = None
+    sensitivity: float = Field(1.0, ge=0, le=10)
     events: tuple[EventLimit, ...] = ()
     direction: bool = False
 
@@ -262,8 +265,12 @@ DIAGNOSTICS: Mapping[str, Quantity] = {
         suspect=(10, 100),
         healthy=(5, 110),
     ),
-    "rssi": Quantity(title=Title(zh="信号强度", en="Signal strength", ko="신호 세기"), unit="dBm", fail=(-200, 20)),
-    "snr": Quantity(title=Title(zh="信噪比", en="Signal to noise", ko="신호 대 잡음비"), unit="dB", fail=(-50, 60)),
+    "rssi": Quantity(
+        title=Title(zh="信号强度", en="Signal strength", ko="신호 세기"), unit="dBm", fail=(-200, 20), sensitivity=0
+    ),
+    "snr": Quantity(
+        title=Title(zh="信噪比", en="Signal to noise", ko="신호 대 잡음비"), unit="dB", fail=(-50, 60), sensitivity=0
+    ),
 }
 """Quantities that every kind has: what a sensor says of itself."""
 

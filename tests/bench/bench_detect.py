@@ -41,5 +41,5 @@ def test_bench_detect() -> None:
     for channels in (100, 1000, 10_000):
         print(f"{channels:>13,} channels a call {together(channels, spread=1):>8.2f}")
     print(f"{'1,000 of 5,000 channels a call':>30} {together(1000, spread=5):>8.2f}")
-    detector = Detector(1000)
-    print(f"{'bytes of state a channel':>30} {sum(array.nbytes for array in detector.state.values()) / 1000:>8,.0f}")
+    state = Detector(1).state(np.zeros(1, np.int64))
+    print(f"{'bytes of state a channel':>30} {sum(array.nbytes for array in state.values()):>8,.0f}")

@@ -89,39 +89,110 @@ def test_a_restored_detector_goes_on_as_if_nothing_had_happened() -> None:
     whole = run(Detector(), time, value)
     before = Detector()
     run(before, time[:437], value[:437])
-    saved = {name: array.copy() for name, array in before.state.items()}
+    saved = before.state(np.arange(30))
     run(before, time[437:600], value[437:600])  # what is saved is not touched by what comes after
-    after = Detector()
-    after.restore(saved)
-    assert same(run(after, time[437:], value[437:]), Judged(whole.evidence[437:], whole.alarm[437:]))
+    after = Detector(1)
+    after.score(np.arange(40, 60), time[0, :20], value[0, :20])  # here the channels have other numbers and places
+    after.restore(saved, np.arange(30)[::-1])
+    turned = Judged(whole.evidence[437:, ::-1], whole.alarm[437:, ::-1])
+    assert same(run(after, time[437:, ::-1], value[437:, ::-1]), turned)
 
 
-def test_what_is_not_its_state_is_refused() -> None:
+def test_what_is_not_its_state_is_refused_and_changes_nothing() -> None:
     detector = Detector()
-    good = detector.state
+    channel = np.arange(20)
+    run(detector, *recorded(20, 200))
+    good = detector.state(channel)
+    square, count, cell = good["values"].copy(), good["values"].copy(), good["counts"].copy()
+    square[3, 5], count[3, 27], cell[3, 5] = -1, -1, cell[3, 5] + 1
     for bad in (
         {},
-        {"state": good["state"]},
-        {"state": good["state"][1:], "counts": good["counts"]},
-        {"state": good["state"], "counts": good["counts"][1:]},
-        {"state": good["state"].astype(np.float32), "counts": good["counts"]},
-        {"state": np.full_like(good["state"], np.nan), "counts": good["counts"]},
-        {"state": good["state"], "counts": np.full_like(good["counts"], 60_000)},
+        {"values": good["values"]},
+        {"values": good["values"][:, 1:], "counts": good["counts"]},
+        {"values": good["values"], "counts": good["counts"][1:]},
+        {"values": np.zeros((20, 71), np.float32), "counts": good["counts"]},
+        {"values": np.full_like(good["values"], np.nan), "counts": good["counts"]},
+        {"values": good["values"], "counts": np.full_like(good["counts"], 60_000)},
+        {"values": square, "counts": good["counts"]},
+        {"values": count, "counts": good["counts"]},
+        {"values": good["values"], "counts": cell},
     ):
         with pytest.raises(ValueError, match="state"):
-            detector.restore(bad)
+            detector.restore(bad, channel)
+    assert all(np.array_equal(array, good[name]) for name, array in detector.state(channel).items())
+
+
+@pytest.mark.parametrize("channels", [5, 40])
+def test_what_was_learnt_since_it_began_can_be_taken_back(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "_FULL", 64)  # rows of counts are halved often
+    time, value = recorded(channels, 700)
+    straight, wavering = Detector(1), Detector(1)
+    draw = np.random.default_rng(4)
+    everyone = np.arange(channels)
+    for row in range(len(value)):
+        wavering.begin()
+        before = wavering.state(everyone)
+        for _ in range(2):
+            some = draw.permutation(channels)[: draw.integers(1, channels + 1)]
+            wavering.score(some, time[row, some] + draw.integers(10**9), draw.normal(0, 9, len(some)))
+        wavering.undo()
+        assert all(np.array_equal(array, before[name]) for name, array in wavering.state(everyone).items())
+        judged = straight.score(everyone, time[row], value[row])
+        assert same(wavering.score(everyone, time[row], value[row]), judged)
+
+
+def test_the_less_sensitive_a_channel_the_more_evidence_an_alarm_takes() -> None:
+    time, value = recorded(40, 1200)
+    detectors = {factor: Detector() for factor in (0.0, 0.5, 1.0, 2.0)}
+    raised = dict.fromkeys(detectors, 0)
+    for row in zip(time, value, strict=True):
+        for factor, detector in detectors.items():
+            judged = detector.score(np.arange(40), *row, factor)
+            assert (judged.evidence[judged.alarm] * factor > THRESHOLD).all()
+            raised[factor] += int(judged.alarm.sum())
+    assert raised[0.0] == 0 < raised[0.5] < raised[1.0] < raised[2.0]
+
+
+def test_sensitivity_is_that_of_each_channel() -> None:
+    time, value = recorded(40, 1000)
+    factors = np.linspace(0, 2, 40)
+    many, few = Detector(), Detector()
+    raised = np.zeros(40)
+    for row in range(len(value)):
+        judged = many.score(np.arange(40), time[row], value[row], factors)
+        part = few.score(np.arange(10), time[row, :10], value[row, :10], factors[:10])
+        assert same(part, Judged(judged.evidence[:10], judged.alarm[:10]))
+        raised += judged.alarm
+    assert raised[0] == 0
+    assert raised[20:].sum() > raised[:20].sum()
 
 
 def test_state_does_not_grow_over_a_million_readings() -> None:
     detector = Detector(1000)
-    size = sum(array.nbytes for array in detector.state.values())
-    draw = np.random.default_rng(3)
     channel = np.arange(1000)
-    for row in range(1000):
+    detector.score(channel, np.zeros(1000, np.int64), np.zeros(1000))
+    size = held(detector)
+    draw = np.random.default_rng(3)
+    for row in range(1, 1001):
+        detector.begin()
         detector.score(channel, np.full(1000, row * MINUTES), draw.normal(0, 1, 1000))
-    assert sum(array.nbytes for array in detector.state.values()) == size
+    detector.begin()
+    assert held(detector) == size
     assert size / 1000 <= 4096
-    assert all(np.isfinite(array).all() for array in detector.state.values())
+    assert all(np.isfinite(array).all() for array in detector.state(channel).values())
+
+
+def held(detector: Detector) -> int:
+    """Bytes of all its arrays, and of what it keeps to take back."""
+    arrays = (detector._state, detector._counts, detector._places._place)
+    return sum(array.nbytes for array in arrays) + len(detector._journal or ())
+
+
+def test_only_channels_that_are_judged_take_memory() -> None:
+    detector = Detector(8)
+    for channel in range(0, 10_000, 2000):
+        detector.score_one(channel, MINUTES, 1.0)
+    assert detector._state.shape[1] == 8
 
 
 def test_room_is_made_for_new_channels_and_the_old_ones_are_kept() -> None:
@@ -199,10 +270,10 @@ def test_missing_late_and_repeated_readings_have_no_evidence_and_teach_nothing()
     detector = Detector()
     for row, x in enumerate(quiet(500).tolist()):
         detector.score_one(0, row * MINUTES, x)
-    saved = {name: array.copy() for name, array in detector.state.items()}
+    saved = detector.state(np.array([0]))
     for time, value in ((500 * MINUTES, np.nan), (500 * MINUTES, np.inf), (499 * MINUTES, 80.0), (0, 80.0)):
         assert detector.score_one(0, time, value) == (0.0, False)
-    assert all(np.array_equal(array, saved[name]) for name, array in detector.state.items())
+    assert all(np.array_equal(array, saved[name]) for name, array in detector.state(np.array([0])).items())
 
 
 def test_a_call_in_which_nothing_can_be_judged_says_nothing() -> None:

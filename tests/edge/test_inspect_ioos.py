@@ -47,7 +47,7 @@ PROBE = {
         title=TITLE,
         interval="12m",
         quantities={
-            name: kinds.Quantity.model_validate({"title": TITLE, "unit": "", **limits})
+            name: kinds.Quantity.model_validate({"title": TITLE, "unit": "", "sensitivity": 0, **limits})
             for name, limits in LIMITS.items()
         },
     )
