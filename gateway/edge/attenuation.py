@@ -7,6 +7,8 @@ Blocks are cut by the clock, not by the readings, so the answers do not depend o
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import inf, isfinite
 
 import numpy as np
 
@@ -21,8 +23,17 @@ _ALWAYS = 1 << 60  # ms
 _FEW = 8  # values, from which on array operations cost less than a loop
 
 
+_State = tuple[list[float], list[float], int, int]
+"""Lowest and highest value of each slot, the last block that has a value, and since when there was no gap."""
+
+
 class Attenuation:
-    """The test and its state; only channels whose rule has it take memory, 170 bytes each."""
+    """The test and its state; only channels whose rule has it take memory, 170 bytes each.
+
+    Attributes:
+        any: Whether a rule has the test.
+        has: Whether each has.
+    """
 
     def __init__(self) -> None:
         self._places = Places()
@@ -33,8 +44,9 @@ class Attenuation:
 
     def set_rules(self, rules: Sequence[kinds.Attenuated | None]) -> None:
         """Takes the rules as arrays."""
-        self.any = any(rules)
-        self._has = np.array([rule is not None for rule in rules])
+        self.has = [rule is not None for rule in rules]
+        self.any = any(self.has)
+        self._has = np.array(self.has)
         self._length = np.array(
             [_ALWAYS if rule is None else max(round(rule.window * 1000 / _BLOCKS), 1) for rule in rules]
         )
@@ -46,6 +58,8 @@ class Attenuation:
         self._exempt_high = np.array(
             [np.inf if rule is None or rule.exempt_above is None else rule.exempt_above for rule in rules]
         )
+        columns = (self._length, self._suspect, self._fail, self._exempt_low, self._exempt_high)
+        self._plain = [*zip(*(column.tolist() for column in columns), strict=True)]
 
     def judge(
         self, runs: Runs, rule: Ints, time: Ints, value: Floats, kept: Flags
@@ -113,45 +127,61 @@ class Attenuation:
 
         return places, judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule]), commit
 
+    def judge_one(
+        self, channel: int, rule: int, time: int, value: float
+    ) -> tuple[bool, bool, Callable[[], Callable[[], None]]]:
+        """The same for one value, of a channel that has the test.
+
+        Returns:
+            Whether it is suspect and whether it fails, and what commits the new state.
+        """
+        row = int(self._rows_of(np.array([channel]))[0])
+        weak, dead, state = self._next(self._state(row), rule, time, value)
+        return weak, dead, partial(self._commit, {row: state})
+
     def _judge_few(
         self, rows: Ints, rule: Ints, time: Ints, value: Floats
     ) -> tuple[Flags, Flags, Callable[[], Callable[[], None]]]:
         """The same, one value after another: for few of them array operations cost more."""
         weak, dead = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-        states: dict[int, tuple[Floats, Floats, int, int]] = {}
-        for place, (row, number, when, now) in enumerate(
+        states: dict[int, _State] = {}
+        for place, (row, *reading) in enumerate(
             zip(rows.tolist(), rule.tolist(), time.tolist(), value.tolist(), strict=True)
         ):
-            length = int(self._length[number])
-            block = when // length
-            low, high, last, since = states.get(row) or self._state(row)
-            if block != last:
-                gone = last - (last - np.arange(_SLOTS)) % _SLOTS < block - _BLOCKS
-                low[gone], high[gone] = np.inf, -np.inf
-                since = when if gone.all() else since
-            slot = block % _SLOTS
-            low[slot], high[slot] = min(low[slot], now), max(high[slot], now)
-            states[row] = low, high, block, since
-            spread = high.max() - low.min()
-            if (
-                spread < max(self._suspect[number], self._fail[number])
-                and when - since >= length * _BLOCKS
-                and np.isfinite(low).sum() >= _FEWEST
-                and self._exempt_low[number] < now < self._exempt_high[number]
-            ):
-                weak[place], dead[place] = spread < self._suspect[number], spread < self._fail[number]
+            state = states.get(row) or self._state(row)
+            weak[place], dead[place], states[row] = self._next(state, *reading)
+        return weak, dead, partial(self._commit, states)
 
-        def commit() -> Callable[[], None]:
-            before = {row: self._state(row) for row in states}
-            self._set(states)
-            return lambda: self._set(before)
+    def _next(self, state: _State, rule: int, time: int, value: float) -> tuple[bool, bool, _State]:
+        """What one value says, and the state after it; changes the lists of the state before."""
+        low, high, last, since = state
+        length, suspect, fail, exempt_low, exempt_high = self._plain[rule]
+        block = time // length
+        if block != last:
+            gone = [slot for slot in range(_SLOTS) if last - (last - slot) % _SLOTS < block - _BLOCKS]
+            for slot in gone:
+                low[slot], high[slot] = inf, -inf
+            since = time if len(gone) == _SLOTS else since
+        slot = block % _SLOTS
+        low[slot], high[slot] = min(low[slot], value), max(high[slot], value)
+        spread = max(high) - min(low)
+        judged = (
+            (spread < suspect or spread < fail)
+            and time - since >= length * _BLOCKS
+            and sum(map(isfinite, low)) >= _FEWEST
+            and exempt_low < value < exempt_high
+        )
+        return judged and spread < suspect, judged and spread < fail, (low, high, block, since)
 
-        return weak, dead, commit
+    def _state(self, row: int) -> _State:
+        return self._low[row].tolist(), self._high[row].tolist(), int(self._block[row]), int(self._since[row])
 
-    def _state(self, row: int) -> tuple[Floats, Floats, int, int]:
-        return self._low[row].copy(), self._high[row].copy(), int(self._block[row]), int(self._since[row])
+    def _commit(self, states: Mapping[int, _State]) -> Callable[[], None]:
+        before = {row: self._state(row) for row in states}
+        self._set(states)
+        return partial(self._set, before)
 
-    def _set(self, states: Mapping[int, tuple[Floats, Floats, int, int]]) -> None:
+    def _set(self, states: Mapping[int, _State]) -> None:
         for row, state in states.items():
             self._low[row], self._high[row], self._block[row], self._since[row] = state
 

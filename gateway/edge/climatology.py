@@ -1,6 +1,7 @@
 """Climatology: what is usual at a month and an hour, as one table of 12 · 24 ranges a rule."""
 
 from collections.abc import Sequence
+from time import gmtime
 
 import numpy as np
 
@@ -18,21 +19,23 @@ class Climatology:
         rules: That of each rule, if it has one.
 
     Attributes:
-        place: int64, of each rule, in the tables; 0 where it has none.
+        any: Whether a rule has one.
+        has: Whether each has.
     """
 
     def __init__(self, rules: Sequence[kinds.Climatology | None]) -> None:
-        self.place = np.zeros(len(rules), np.int64)
+        self._place = np.zeros(len(rules), np.int64)
         tables: list[Floats] = [_table(())]
         offsets = [0.0]
         for number, climatology in enumerate(rules):
             if climatology is not None:
-                self.place[number] = len(tables)
+                self._place[number] = len(tables)
                 tables.append(_table(climatology.usual))
                 offsets.append(climatology.utc_offset)
         self._tables: Floats = np.array(tables)
         self._offset: Ints = np.rint(np.array(offsets) * _HOUR).astype(np.int64)
-        self.any = len(tables) > 1
+        self.has = self._place.astype(bool).tolist()
+        self.any = any(self.has)
 
     def judge(self, rule: Ints, time: Ints, value: Floats) -> tuple[Flags, Flags]:
         """Which values are unusual, and which are too much so: bool[n] each.
@@ -43,16 +46,24 @@ class Climatology:
             value: float64[n].
         """
         unusual, wrong = np.zeros(len(rule), bool), np.zeros(len(rule), bool)
-        chosen = np.flatnonzero(self.place[rule])
+        chosen = np.flatnonzero(self._place[rule])
         if not len(chosen):
             return unusual, wrong
-        place, now = self.place[rule[chosen]], value[chosen]
+        place, now = self._place[rule[chosen]], value[chosen]
         hours = (time[chosen] + self._offset[place]) // _HOUR
         month = hours.astype("datetime64[h]").astype("datetime64[M]").astype(np.int64) % 12
         low, high, lowest, highest = self._tables[place, month, hours % _HOURS].T
         unusual[chosen] = (now < low) | (now > high)
         wrong[chosen] = (now < lowest) | (now > highest)
         return unusual, wrong
+
+    def judge_one(self, rule: int, time: int, value: float) -> tuple[bool, bool]:
+        """Whether one value is unusual, and whether it is too much so."""
+        place = int(self._place[rule])
+        hours = (time + int(self._offset[place])) // _HOUR
+        month = gmtime(hours * 3600).tm_mon - 1
+        low, high, lowest, highest = self._tables[place, month, hours % _HOURS].tolist()
+        return value < low or value > high, value < lowest or value > highest
 
 
 def _table(usual: Sequence[kinds.Usual]) -> Floats:

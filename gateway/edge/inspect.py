@@ -1,15 +1,17 @@
 """Inspect: a QARTOD flag and its reasons for every value, as array operations over a batch.
 
-The tests are those of the QARTOD manuals (gross range, operator range, rate of change, flat line, time). The worst
-answer is the flag. An over-limit value with a good flag is an *event*, never a fault.
+The tests are those of the QARTOD manuals (gross range, operator range, rate of change, flat line, time, …), and last of
+all the adaptive detector. The worst answer is the flag. An over-limit value with a good flag is an *event*, never a
+fault.
 
 The values of a batch are put in order of their channels: those of one channel are a *run*, in the order in which they
-came. What each value is compared with is then found by running maxima over the runs, without a loop over values.
+came. What each value is compared with is then found by running maxima over the runs, without a loop over values. Few
+values are judged one after another (`gateway.edge.inspect_one`), to the same effect.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntFlag
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +19,13 @@ import numpy as np
 from gateway.edge.attenuation import Attenuation
 from gateway.edge.climatology import Climatology
 from gateway.edge.detect import Detector
+from gateway.edge.inspect_one import MINUTE, NEVER, Limits, tested
 from gateway.edge.readings import (
     FAIL,
     GOOD,
     MISSING,
     REPEATED,
     SUSPECT,
-    Bytes,
     Channels,
     Flags,
     Floats,
@@ -31,53 +33,28 @@ from gateway.edge.readings import (
     Ints,
     Readings,
     Rules,
-    widened,
 )
+from gateway.edge.reasons import Reason, reason_text
 from gateway.edge.runs import Chain, Runs
-from gateway.edge.together import Diagnostics, contradictions
+from gateway.edge.together import Diagnostics, contradictions, contradictions_of_few
 from sensors.kinds import SEVERITIES
 
+__all__ = ["Event", "Inspector", "Reason", "reason_text"]
+
 _CALM_READINGS = 3  # readings below an event's limit that end it, so that noise around a limit is one event
-_NEVER = np.iinfo(np.int64).min // 2
-_STATE = {
-    "_last_time": _NEVER,
-    "_last_value": np.nan,
-    "_value_before": np.nan,
-    "_still_since": 0,
-    "_still_value": np.nan,
-}
-"""Columns of the state and what a new channel has; the last three are NaN or of no matter until a value came."""
+_FEW = 16  # values, from which on array operations cost less than a loop
+
+# Rows of the state, a column a channel: time and value of the last sound value, the value before it (NaN if there is a
+# gap between them), since when and where it has not moved; level, calm and beginning of its event.
+_ROWS, _PAST, _COURSE = 8, slice(0, 5), slice(5, 8)
+_NEW = np.array((NEVER, np.nan, np.nan, 0, np.nan, 0, 0, 0))[:, None]
+
+_REMARKS = int(Reason.OUT_OF_ORDER | Reason.GAP)  # say nothing against a value
+_UNWELL, _UNUSUAL = int(Reason.DIAGNOSTICS), int(Reason.UNUSUAL)
+_ATTENUATED, _CLIMATOLOGY, _CONTRADICTION = int(Reason.ATTENUATED), int(Reason.CLIMATOLOGY), int(Reason.CONTRADICTION)
 
 Commit = Callable[[], Callable[[], None]]
 """Commits a test's new state; returns what takes it back."""
-
-
-class Reason(IntFlag):
-    """Why a value is not good; stored as names joined by ``+``."""
-
-    NO_TIME = 1  # the payload had no time: time of arrival
-    FUTURE = 2  # further ahead of the gateway's clock than is believed
-    MISSING = 4  # the sensor says that it has no value
-    GROSS_RANGE = 8  # outside what the sensor can measure
-    SUSPECT_RANGE = 16  # outside what is plausible here
-    RATE_OF_CHANGE = 32  # faster than the quantity can change
-    FLAT_LINE = 64  # has not moved for too long
-    OUT_OF_ORDER = 128  # older than the channel's last reading; tests over time are skipped
-    DUPLICATE_TIME = 256  # another value for a time that already has one
-    CLOCK = 512  # the gateway did not know the time either: its arrival is an estimate
-    PAST = 1024  # before the earliest time that is believed
-    SPIKE = 2048  # far from both values before
-    ATTENUATED = 4096  # the range of a window is too small
-    CLIMATOLOGY = 8192  # not usual at this month and hour
-    GAP = 16384  # the first after a gap: no more than a remark
-    CONTRADICTION = 32768  # quantities of the message contradict each other
-    DIAGNOSTICS = 65536  # the sensor says that it is not well
-    UNUSUAL = 131072  # surprising to the channel itself; see `gateway.edge.detect`
-
-
-def reason_text(bits: int) -> str:
-    """Names of the reasons, such as ``gross_range+flat_line``."""
-    return "+".join(reason.name.lower() for reason in Reason if bits & reason and reason.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +79,23 @@ class Event:
 
 
 class _Course(NamedTuple):
-    """How far an event has come."""
+    """How far an event has come, in the order of the state."""
 
-    level: int  # 0 none, 1 blue … 4 red
-    calm: int  # readings in a row that were below the level
-    since: int  # ms UTC
+    level: float  # 0 none, 1 blue … 4 red
+    calm: float  # readings in a row that were below the level
+    since: float  # ms UTC; 0 when there is none
 
+    def after(self, level: int, time: int) -> "_Course":
+        """How far it is after another good reading.
 
-_REMARKS = int(Reason.OUT_OF_ORDER | Reason.GAP)  # say nothing against a value
-_UNWELL = int(Reason.DIAGNOSTICS)
+        Args:
+            level: The gravest severity that the reading reaches.
+            time: Observed, ms UTC.
+        """
+        calm = self.calm + 1 if level < self.level else 0
+        if level <= self.level and calm < _CALM_READINGS:
+            return _Course(self.level, calm, self.since)
+        return _Course(level, 0, 0 if not level else self.since if self.level else time)
 
 
 class Inspector:
@@ -123,38 +108,51 @@ class Inspector:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
         self._rules: Rules | None = None
+        self._limits: dict[int, Limits] = {}
         self._count = 0  # channels that have a state
-        self._last_time: Ints = np.empty(0, np.int64)
-        self._last_value: Floats = np.empty(0)
-        self._value_before: Floats = np.empty(0)  # the last one; NaN if there is a gap between them
-        self._still_since: Ints = np.empty(0, np.int64)
-        self._still_value: Floats = np.empty(0)
-        self._level: Bytes = np.empty(0, np.uint8)  # of the running event, and how calm it is
-        self._calm: Bytes = np.empty(0, np.uint8)
-        self._since: dict[int, int] = {}  # when it began
+        self._state = np.empty((_ROWS, 0))
         self._attenuation = Attenuation()
         self._diagnostics = Diagnostics(channels)
         self._detector = Detector()
-        self._undo: Callable[[], None] = lambda: None
+        self._undo: Callable[[], None] = _nothing
 
-    def inspect(self, readings: Readings) -> list[Event]:  # noqa: C901, PLR0915 - the tests, one after another
+    def inspect(self, readings: Readings) -> list[Event]:
         """Flags every value in place. Nothing is changed when it raises.
 
         Returns:
             Events that began, changed in severity, or ended.
         """
-        self._undo = lambda: None
+        self._undo = _nothing
         if not len(readings.channel):
             return []
         self._make_ready()
+        self._detector.begin()
+        try:
+            if len(readings.channel) <= _FEW and len(few := readings.channel.tolist()) == len(set(few)):
+                return self._inspect_few(readings, few)
+            return self._inspect_many(readings)
+        except Exception:
+            self._detector.undo()
+            raise
+
+    def undo(self) -> None:
+        """Takes the last batch back, as if it had never been inspected."""
+        self._undo()
+        self._undo = _nothing
+
+    def learning(self, channel: Ints) -> int:
+        """How many of some channels the adaptive detector does not know well enough yet to raise an alarm."""
+        rules = self._channels.rules
+        judged = channel[rules.sensitivity[self._channels.rule[channel]] > 0]
+        return int(np.count_nonzero(self._detector.learning(judged)))
+
+    def _inspect_many(self, readings: Readings) -> list[Event]:  # noqa: PLR0915 - the tests, one after another
         rules, runs = self._channels.rules, Runs(readings.channel, single=len(readings.sensors) == 1)
         rule = readings.rule[runs.order].astype(np.int64)  # by such numbers arrays are indexed without converting them
         time, value = readings.time[runs.order], readings.value[runs.order]
         marks = _Marks(readings.reason[runs.order].copy())
-        columns = [getattr(self, name) for name in _STATE]
-        last_time, last_value, value_before_last, still_since, still_value = state = [
-            column[runs.channel] for column in columns
-        ]
+        state = self._state.take(runs.channel, axis=1)
+        last_time, last_value, value_before_last, still_since, still_value = state[_PAST]
 
         missing = np.isnan(value)
         gross = (value < rules.fail_low[rule]) | (value > rules.fail_high[rule])
@@ -174,13 +172,13 @@ class Inspector:
         newer &= ~missing
 
         elapsed = time - time_before
-        gap = newer & (elapsed > rules.gap[rule]) & (time_before != _NEVER)
+        gap = newer & (elapsed > rules.gap[rule]) & (time_before != NEVER)
         marks.set(gap, Reason.GAP)
         with np.errstate(over="ignore"):
             change = np.abs(value - value_before)
         if rules.turns:
             change = np.where(rules.direction[rule], np.minimum(change, 360 - change), change)
-        minutes = np.maximum(elapsed, 60_000) / 60_000  # a step is allowed once, however soon it comes
+        minutes = np.maximum(elapsed, MINUTE) / MINUTE
         marks.set(newer & (change > rules.step[rule] * minutes), Reason.RATE_OF_CHANGE)
         recent = np.where(gap, np.nan, value_before)
         places = (newer & (change > rules.unspiky[rule])).nonzero()[0]
@@ -230,108 +228,117 @@ class Inspector:
         flag[again] = REPEATED
         # a flood is one, though the battery that tells of it is low
         good = flag == GOOD if unwell is None else (flag == GOOD) | ((flag == SUSPECT) & (against == _UNWELL))
-        events, courses = self._watch(runs, rule, time, value, newer & good)
+        events, courses = _watch(rules, runs, rule, time, value, newer & good, tuple(state[_COURSE]))
 
         # the last step that can fail, for it learns at once; what is unusual may well be an event
         places = self._unusual(runs, rule, time, value, kept & (flag != FAIL))
         marks.add(places, Reason.UNUSUAL)
         flag[places] = SUSPECT
         readings.flag[runs.order], readings.reason[runs.order] = flag, marks.bits
-        self._undo = self._restorer(runs.channel, state, courses, commits)
-        for column, ends in zip(
-            columns,
-            (
-                chain.last(time, last_time),
-                chain.last(value, last_value),
-                chain.last(recent, value_before_last),
-                moves.last(time, still_since),
-                moves.last(value, still_value),
-            ),
-            strict=True,
-        ):
-            column[runs.channel] = ends
-        for channel, course in courses.items():
-            self._level[channel], self._calm[channel] = course.level, course.calm
-            self._since[channel] = course.since
-            if not course.level:
-                del self._since[channel]
+        self._undo = partial(self._take_back, runs.channel, state.T, [commit() for commit in commits])
+        self._state[_PAST, runs.channel] = (
+            chain.last(time, last_time),
+            chain.last(value, last_value),
+            chain.last(recent, value_before_last),
+            moves.last(time, still_since),
+            moves.last(value, still_value),
+        )
+        for number, course in courses.items():
+            self._state[_COURSE, runs.channel[number]] = course
         return events
 
-    def undo(self) -> None:
-        """Takes the last batch back, as if it had never been inspected."""
-        self._undo()
-        self._undo = lambda: None
+    def _inspect_few(  # noqa: C901, PLR0912, PLR0915 - as above
+        self, readings: Readings, channels: list[int]
+    ) -> list[Event]:
+        values, times, rules = readings.value.tolist(), readings.time.tolist(), readings.rule.tolist()
+        states = [self._state[:, channel].tolist() for channel in channels]
+        limits = [self._limits_of(rule) for rule in rules]
+        known = zip(limits, states, times, values, readings.reason.tolist(), strict=True)
+        answers = [tested(its, state[_PAST], time, value, reason) for its, state, time, value, reason in known]
+        commits: list[Commit] = []
+        failed = [answer.failed for answer in answers]
+        bits = [answer.reason for answer in answers]
+        if self._attenuation.any:
+            for place, (channel, rule, answer) in enumerate(zip(channels, rules, answers, strict=True)):
+                if answer.kept and self._attenuation.has[rule]:
+                    weak, dead, commit = self._attenuation.judge_one(channel, rule, times[place], values[place])
+                    commits.append(commit)
+                    bits[place] |= _ATTENUATED * (weak or dead)
+                    failed[place] = failed[place] or dead
+        if self._climatology.any:
+            for place, rule in enumerate(rules):
+                if self._climatology.has[rule]:
+                    unusual, wrong = self._climatology.judge_one(rule, times[place], values[place])
+                    bits[place] |= _CLIMATOLOGY * (unusual or wrong)
+                    failed[place] = failed[place] or wrong
+        if any(layout.checks for layout in readings.layouts):
+            ill, unmoved = [answer.ill for answer in answers], [answer.unmoved for answer in answers]
+            for place in contradictions_of_few(readings, ill, unmoved):
+                bits[place] |= _CONTRADICTION
+        if self._diagnostics.any or any(its.diagnostic for its in limits):
+            unwell, commit = self._diagnostics.judge(readings)
+            commits.append(commit)
+            for place in () if unwell is None else unwell.nonzero()[0].tolist():
+                bits[place] |= _UNWELL * (values[place] == values[place])
 
-    def _restorer(
-        self, channel: Ints, state: Iterable[Ints | Floats], courses: Iterable[int], commits: Iterable[Commit]
-    ) -> Callable[[], None]:
-        """Commits the state of the tests that keep their own, and says how to restore all that a batch changes."""
-        events = {number: (self._level[number], self._calm[number], self._since.get(number)) for number in courses}
-        others = [commit() for commit in commits] + [self._detector.undo]
+        events: list[Event] = []
+        flags: list[int] = []
+        after = [state[_COURSE] for state in states]
+        for place, (channel, its, answer, time, value) in enumerate(
+            zip(channels, limits, answers, times, values, strict=True)
+        ):
+            against = bits[place] & ~_REMARKS
+            flag = SUSPECT if against else its.unjudged
+            if answer.again:
+                flag = REPEATED
+            elif value != value:  # noqa: PLR0124 - NaN
+                flag = MISSING
+            elif failed[place] or answer.another:
+                flag = FAIL
+            if answer.newer and (flag == GOOD or (flag == SUSPECT and against == _UNWELL)):
+                course = after[place]
+                if course[0] or value >= its.mildest_above or value <= its.mildest_below:
+                    before = _Course(*course)
+                    after[place] = now = before.after(its.level(value), time)
+                    if told := _event(self._channels.rules, rules[place], channel, time, value, before, now):
+                        events.append(told)
+            if answer.kept and flag != FAIL and its.sensitivity:
+                _, alarm = self._detector.score_one(channel, time, value, its.sensitivity)
+                if alarm:
+                    bits[place] |= _UNUSUAL
+                    flag = SUSPECT
+            flags.append(flag)
 
-        def restore() -> None:
-            for name, values in zip(_STATE, state, strict=True):
-                getattr(self, name)[channel] = values
-            for number, (level, calm, since) in events.items():
-                self._level[number], self._calm[number] = level, calm
-                self._since.pop(number, None)
-                if since is not None:
-                    self._since[number] = since
-            for other in others:
-                other()
+        readings.flag[:], readings.reason[:] = flags, bits
+        self._undo = partial(self._take_back, channels, states, [commit() for commit in commits])
+        for channel, answer, course in zip(channels, answers, after, strict=True):
+            self._state[:, channel] = (*answer.past, *course)
+        return events
 
-        return restore
+    def _limits_of(self, rule: int) -> Limits:
+        if (limits := self._limits.get(rule)) is None:
+            limits = self._limits[rule] = Limits.of(self._channels.rules, rule)
+        return limits
+
+    def _take_back(
+        self, channel: Ints | list[int], before: Floats | list[list[float]], others: Sequence[Callable[[], None]]
+    ) -> None:
+        self._state[:, channel] = np.transpose(before)
+        for other in others:
+            other()
+        self._detector.undo()
 
     def _unusual(self, runs: Runs, rule: Ints, time: Ints, value: Floats, judged: Flags) -> Ints:
         """Places of the values at which the adaptive detector raises an alarm; it learns from all that are judged."""
         sensitivity = self._channels.rules.sensitivity[rule]
         places = (judged & (sensitivity > 0)).nonzero()[0]
-        self._detector.begin()
         alarms = []
-        try:
-            for some in runs.rounds(places):
-                found = self._detector.score(
-                    runs.channel[runs.of(some)], time[some], value[some], sensitivity[some]
-                ).alarm
-                if found.any():
-                    alarms.append(some[found])
-        except Exception:
-            self._detector.undo()
-            raise
+        for some in runs.rounds(places):
+            channel = runs.channel[runs.of(some)]
+            _, alarm = self._detector.score(channel, time[some], value[some], sensitivity[some])
+            if alarm.any():
+                alarms.append(some[alarm])
         return np.concatenate(alarms) if alarms else places[:0]
-
-    def _watch(
-        self, runs: Runs, rule: Ints, time: Ints, value: Floats, good: Flags
-    ) -> tuple[list[Event], dict[int, _Course]]:
-        """Raises, changes and ends events; only good values count."""
-        rules = self._channels.rules
-        level, calm = self._level[runs.channel], self._calm[runs.channel]
-        beyond = (value >= rules.mildest_above[rule]) | (value <= rules.mildest_below[rule])
-        places = np.flatnonzero(good & (beyond | (runs.spread(level) > 0)))
-        events: list[Event] = []
-        courses: dict[int, _Course] = {}
-        if not len(places):
-            return events, courses
-        run = runs.of(places)
-        unsettled = (_levels(rules, rule[places], value[places]) != level[run]) | (calm[run] > 0)
-        if not unsettled.any():
-            return events, courses
-        places = places[unsettled] if runs.alone else np.flatnonzero(good & np.isin(runs.run, run[unsettled]))
-        levels = _levels(rules, rule[places], value[places])
-        for place, now in zip(places.tolist(), levels.tolist(), strict=True):
-            number = place if runs.alone else int(runs.run[place])
-            channel, when, sent = int(runs.channel[number]), int(time[place]), float(value[place])
-            if (course := courses.get(channel)) is None:
-                course = _Course(int(level[number]), int(calm[number]), self._since.get(channel, 0))
-            calm_now = course.calm + 1 if now < course.level else 0
-            if now <= course.level and calm_now < _CALM_READINGS:
-                courses[channel] = course._replace(calm=calm_now)
-                continue
-            courses[channel] = _Course(now, 0, course.since if course.level else when)
-            severity = SEVERITIES[now - 1] if now else "none"
-            limit = _limit(rules, int(rule[place]), now, sent)
-            events.append(Event(channel, when, courses[channel].since, severity, sent, limit))
-        return events, courses
 
     @staticmethod
     def _tolerate(  # noqa: PLR0913, PLR0917 - columns
@@ -350,17 +357,82 @@ class Inspector:
         """Takes new rules, and gives new channels a state."""
         if self._rules is not self._channels.rules:
             self._rules = self._channels.rules
+            self._limits = {}
             self._attenuation.set_rules(self._rules.attenuation)
             self._climatology = Climatology(self._rules.climatology)
-        before, self._count = self._count, len(self._channels)
-        if before == self._count:
-            return
-        for name, fill in {**_STATE, "_level": 0, "_calm": 0}.items():
-            state = getattr(self, name)
-            if len(state) < self._count:
-                state = widened(state, self._count)
-                setattr(self, name, state)
-            state[before : self._count] = fill
+        if (before := self._count) < (count := len(self._channels)):
+            if count > self._state.shape[1]:
+                state = np.empty((_ROWS, max(256, count + count // 2)))
+                state[:, :before] = self._state[:, :before]
+                self._state = state
+            self._state[:, before:count] = _NEW
+            self._count = count
+
+
+def _event(  # noqa: PLR0913, PLR0917 - an event's attributes
+    rules: Rules, rule: int, channel: int, time: int, value: float, before: _Course, after: _Course
+) -> Event | None:
+    """What is to be told when an event's course changes its level."""
+    if after.level == before.level:
+        return None
+    level, since = int(after.level), int(after.since or before.since)
+    severity = SEVERITIES[level - 1] if level else "none"
+    return Event(channel, time, since, severity, value, _limit(rules, rule, level, value))
+
+
+def _watch(  # noqa: PLR0913, PLR0917 - columns
+    rules: Rules, runs: Runs, rule: Ints, time: Ints, value: Floats, good: Flags, courses: Sequence[Floats]
+) -> tuple[list[Event], dict[int, _Course]]:
+    """Raises, changes and ends events; only good values count.
+
+    Args:
+        rules: The rules.
+        runs: The runs.
+        rule: int64[n].
+        time: int64[n], ms UTC.
+        value: float64[n].
+        good: bool[n].
+        courses: float64[r] each, the course of each run so far: level, calm, since.
+
+    Returns:
+        The events, and the course after it of each run that has one.
+    """
+    level, calm, since = courses
+    beyond = (value >= rules.mildest_above[rule]) | (value <= rules.mildest_below[rule])
+    places = (good & (beyond | (runs.spread(level) > 0))).nonzero()[0]
+    events: list[Event] = []
+    after: dict[int, _Course] = {}
+    if not len(places):
+        return events, after
+    run = runs.of(places)
+    unsettled = (_levels(rules, rule[places], value[places]) != level[run]) | (calm[run] > 0)
+    if not unsettled.any():
+        return events, after
+    places = places[unsettled] if runs.alone else np.flatnonzero(good & np.isin(runs.run, run[unsettled]))
+    levels = _levels(rules, rule[places], value[places])
+    for place, now in zip(places.tolist(), levels.tolist(), strict=True):
+        number = place if runs.alone else int(runs.run[place])
+        when, sent = int(time[place]), float(value[place])
+        before = after.get(number) or _Course(float(level[number]), float(calm[number]), float(since[number]))
+        after[number] = before.after(now, when)
+        told = _event(rules, int(rule[place]), int(runs.channel[number]), when, sent, before, after[number])
+        if told is not None:
+            events.append(told)
+    return events, after
+
+
+def _levels(rules: Rules, rule: Ints, value: Floats) -> Ints:
+    """The gravest severity that each value reaches: 0 none, 1 blue … 4 red."""
+    reached = (value[:, None] >= rules.above[rule]) | (value[:, None] <= rules.below[rule])
+    return np.where(reached.any(1), len(SEVERITIES) - np.argmax(reached[:, ::-1], 1), 0)
+
+
+def _limit(rules: Rules, rule: int, level: int, value: float) -> float:
+    above, below = rules.above[rule], rules.below[rule]
+    if level:
+        return float(above[level - 1] if value >= above[level - 1] else below[level - 1])
+    declared = [*above[np.isfinite(above)], *below[np.isfinite(below)]]
+    return float(declared[0])
 
 
 class _Marks:
@@ -396,15 +468,5 @@ def _spikes(  # noqa: PLR0913, PLR0917 - columns
         return places[beyond > rules.spike[rule]]
 
 
-def _levels(rules: Rules, rule: Ints, value: Floats) -> Ints:
-    """The gravest severity that each value reaches: 0 none, 1 blue … 4 red."""
-    reached = (value[:, None] >= rules.above[rule]) | (value[:, None] <= rules.below[rule])
-    return np.where(reached.any(1), len(SEVERITIES) - np.argmax(reached[:, ::-1], 1), 0)
-
-
-def _limit(rules: Rules, rule: int, level: int, value: float) -> float:
-    above, below = rules.above[rule], rules.below[rule]
-    if level:
-        return float(above[level - 1] if value >= above[level - 1] else below[level - 1])
-    declared = [*above[np.isfinite(above)], *below[np.isfinite(below)]]
-    return float(declared[0])
+def _nothing() -> None:
+    pass

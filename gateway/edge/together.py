@@ -3,28 +3,26 @@
 Both are judged in the order of the batch, for a message lies side by side there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gateway.edge.readings import Bytes, Channels, Flags, Ints, Layout, Readings, widened
+from gateway.edge.readings import Bytes, Channels, Flags, Floats, Ints, Layout, Readings, widened
 from gateway.edge.runs import Runs
 
 
-def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Ints) -> Flags | None:
+def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Floats) -> Flags | None:
     """Values of messages that break a rule of their kind.
 
     Args:
         readings: The batch.
         runs: Its runs.
         ill: bool[n] in their order, missing or impossible: such a value says nothing about others.
-        unmoved: int64[n] in their order, for how long each value has been as it is, ms.
+        unmoved: float64[n] in their order, for how long each value has been as it is, ms.
 
     Returns:
         bool[n] in the order of the runs, or None if there are none.
     """
-    if len(readings.layouts) == 1:
-        return _contradictions_of_one(readings, ill, unmoved)
     if not (groups := _by_layout(readings.layouts)):
         return None
     ill = runs.backward(ill)
@@ -50,18 +48,31 @@ def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Ints) ->
     return None if blamed is None else blamed[runs.order]
 
 
-def _contradictions_of_one(readings: Readings, ill: Flags, unmoved: Ints) -> Flags | None:
-    """The same for a message that comes alone, where array operations would cost more."""
-    blamed: Flags | None = None
-    for check in readings.layouts[0].checks:
-        if any(ill[place] for place in check.places.values()):
-            continue
-        columns = {name: readings.value[place] for name, place in check.places.items()}
-        with np.errstate(all="ignore"):
-            broken = (check.when is None or check.when(columns)) and (check.expect is None or not check.expect(columns))
-        if broken and (check.longest is None or min(unmoved[place] for place in check.same) >= check.longest):
-            blamed = np.zeros(len(ill), bool) if blamed is None else blamed
-            blamed[check.blamed] = True
+def contradictions_of_few(readings: Readings, ill: Sequence[bool], unmoved: Sequence[float]) -> set[int]:
+    """The same for few messages, where array operations would cost more.
+
+    Args:
+        readings: The batch.
+        ill: Of each value, in its order.
+        unmoved: Of each value, ms.
+
+    Returns:
+        Places of the values.
+    """
+    blamed: set[int] = set()
+    for row, layout in enumerate(readings.layouts):
+        for check in layout.checks:
+            start = int(readings.starts[row])
+            if any(ill[start + place] for place in check.places.values()):
+                continue
+            columns = {name: readings.value[start + place] for name, place in check.places.items()}
+            with np.errstate(all="ignore"):
+                broken = check.when is None or bool(check.when(columns))
+                broken = broken and (check.expect is None or not check.expect(columns))
+            if broken and (
+                check.longest is None or min(unmoved[start + place] for place in check.same) >= check.longest
+            ):
+                blamed.update(start + place for place in check.blamed)
     return blamed
 
 
@@ -82,6 +93,9 @@ class Diagnostics:
 
     Args:
         channels: The channels and their rules.
+
+    Attributes:
+        any: Whether a sensor is not well.
     """
 
     def __init__(self, channels: Channels) -> None:
@@ -89,7 +103,7 @@ class Diagnostics:
         self._bad: Flags = np.empty(0, bool)  # of each channel: whether it is a diagnosis, and a bad one
         self._troubles: Bytes = np.empty(0, np.uint8)  # of each sensor: how many of its channels are
         self._known = self._sensors = 0
-        self._any = False  # sensor is in trouble
+        self.any = False
 
     def judge(self, readings: Readings) -> tuple[Flags | None, Callable[[], Callable[[], None]]]:
         """Values of sensors that say that they are not well, from the message that says so until one that does not.
@@ -99,11 +113,11 @@ class Diagnostics:
         """
         rules = self._channels.rules
         places = rules.diagnostic.take(readings.rule).nonzero()[0]
-        if not (self._any or len(places)):
+        if not (self.any or len(places)):
             return None, _nothing
         rule, value = readings.rule[places], readings.value[places]
         bad = (value < rules.healthy_low[rule]) | (value > rules.healthy_high[rule])
-        if not (self._any or bad.any()):
+        if not (self.any or bad.any()):
             return None, _nothing
         self._make_room()
         owner, channel = self._channels.owner[readings.channel], readings.channel[places]
@@ -135,7 +149,7 @@ class Diagnostics:
         for sensor, count in troubles.items():
             self._troubles[sensor] = count
         if bad:
-            self._any = bool(self._troubles[: self._sensors].any())
+            self.any = bool(self._troubles[: self._sensors].any())
 
     def _make_room(self) -> None:
         channels, sensors = len(self._channels), len(self._channels.sensors)

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.edge.inspect import Reason
-from gateway.edge.readings import Readings
+from gateway.edge.reasons import Reason
 from sensors import kinds
-from tests.edge.test_way import DAY, MINUTE, NOW, Message, Way, raw
+from tests.edge.inspecting import DAY, FAIL, GOOD, MINUTE, NOW, SUSPECT, Answer, Inspected, Message, by_quantity
 
-GOOD, SUSPECT, FAIL = 1, 3, 4
 PROBE = """
 title = { zh = "", en = "", ko = "" }
 interval = "1m"
@@ -56,26 +54,9 @@ def kind(text: str) -> Mapping[str, kinds.Kind]:
 KNOWN = kind(PROBE)
 
 
-def judged(
-    way: Way, messages: Sequence[Mapping[str, object]], sensor: str = "p1"
-) -> list[dict[str, tuple[int, Reason]]]:
+def judged(messages: Sequence[Mapping[str, object]], by: Inspected | None = None, sensor: str = "p1") -> list[Answer]:
     """Flag and reasons of each quantity of each message."""
-    readings = way.decoder.decode(raw([(f"city/east/probe/{sensor}", message) for message in messages]))
-    way.inspector.inspect(readings)
-    return by_quantity(readings)
-
-
-def by_quantity(readings: Readings) -> list[dict[str, tuple[int, Reason]]]:
-    answers = []
-    for start, layout in zip(readings.starts.tolist(), readings.layouts, strict=True):
-        places = range(start, start + len(layout.names))
-        answers.append(
-            {
-                name: (int(readings.flag[place]), Reason(int(readings.reason[place])))
-                for name, place in zip(layout.names, places, strict=True)
-            }
-        )
-    return answers
+    return (by or Inspected(KNOWN)).answers(*((f"city/east/probe/{sensor}", message) for message in messages))
 
 
 def course(quantity: str, values: Sequence[float | None], step: int = MINUTE) -> list[Mapping[str, object]]:
@@ -87,31 +68,31 @@ def having(reason: Reason, answers: Sequence[Mapping[str, tuple[int, Reason]]], 
 
 
 def test_a_spike_is_suspect_at_once_and_the_values_after_it_are_not() -> None:
-    answers = judged(Way(known=KNOWN), course("t", [20, 21, 20, 30, 20.5, 21, 20]))
+    answers = judged(course("t", [20, 21, 20, 30, 20.5, 21, 20]))
     assert having(Reason.SPIKE, answers, "t") == [3]
     assert answers[3]["t"][0] == SUSPECT
 
 
 def test_of_a_step_only_the_first_value_is_suspect() -> None:
-    assert having(Reason.SPIKE, judged(Way(known=KNOWN), course("t", [20, 21, 30, 31, 30, 30.5])), "t") == [2]
+    assert having(Reason.SPIKE, judged(course("t", [20, 21, 30, 31, 30, 30.5])), "t") == [2]
 
 
 def test_by_the_average_a_spike_darkens_what_comes_after_it() -> None:
-    assert having(Reason.SPIKE, judged(Way(known=KNOWN), course("u", [20, 20, 32, 20, 20, 20])), "u") == [2, 3, 4]
+    assert having(Reason.SPIKE, judged(course("u", [20, 20, 32, 20, 20, 20])), "u") == [2, 3, 4]
 
 
 def test_a_slope_is_no_spike() -> None:
-    assert not having(Reason.SPIKE, judged(Way(known=KNOWN), course("t", [20, 24, 28, 32])), "t")
+    assert not having(Reason.SPIKE, judged(course("t", [20, 24, 28, 32])), "t")
 
 
 def test_a_spike_is_not_sought_across_a_gap() -> None:
     messages = [*course("t", [20, 20]), {"ts": NOW + 60 * MINUTE, "t": 40}, {"ts": NOW + 61 * MINUTE, "t": 20}]
-    assert not having(Reason.SPIKE, judged(Way(known=KNOWN), messages), "t")
+    assert not having(Reason.SPIKE, judged(messages), "t")
 
 
 def test_the_first_value_after_a_gap_is_remarked_and_stays_good() -> None:
     messages = [{"ts": NOW + minute * MINUTE, "t": 20 + minute / 9} for minute in (0, 1, 11, 22, 23)]
-    answers = judged(Way(known=KNOWN), messages)
+    answers = judged(messages)
     assert having(Reason.GAP, answers, "t") == [3], "ten intervals are no gap yet"
     assert answers[3]["t"] == (GOOD, Reason.GAP)
 
@@ -120,79 +101,75 @@ def test_a_signal_that_has_lost_its_life_is_suspect_then_failed_and_good_when_it
     values = [20 + (place % 2) for place in range(20)]
     weak = [20 + 0.3 * (place % 2) for place in range(20)]
     dead = [20 + 0.01 * (place % 2) for place in range(20)]
-    answers = judged(Way(known=KNOWN), course("t", [*values, *weak, *dead, 21]))
+    answers = judged(course("t", [*values, *weak, *dead, 21]))
     found = having(Reason.ATTENUATED, answers, "t")
     assert found == list(range(28, 60)), "from eight minutes after it weakened"
     assert [answers[place]["t"][0] for place in (28, 47, 48, 59, 60)] == [SUSPECT, SUSPECT, FAIL, FAIL, GOOD]
 
 
 def test_a_short_history_is_not_attenuated() -> None:
-    assert not having(Reason.ATTENUATED, judged(Way(known=KNOWN), course("t", [20, 20.3] * 4)), "t")
+    assert not having(Reason.ATTENUATED, judged(course("t", [20, 20.3] * 4)), "t")
     sparse = [{"ts": NOW + minute * MINUTE, "t": 20.0} for minute in (0, 4, 8, 12)]
-    assert not having(Reason.ATTENUATED, judged(Way(known=KNOWN), sparse), "t"), "three values are no signal"
+    assert not having(Reason.ATTENUATED, judged(sparse), "t"), "three values are no signal"
 
 
 def test_after_a_silence_of_a_window_attenuation_is_learnt_anew() -> None:
     messages = [*course("t", [20.0] * 12), *({"ts": NOW + (40 + m) * MINUTE, "t": 20.0} for m in range(8))]
-    assert having(Reason.ATTENUATED, judged(Way(known=KNOWN), messages), "t") == list(range(8, 12))
+    assert having(Reason.ATTENUATED, judged(messages), "t") == list(range(8, 12))
 
 
 def test_what_is_exempt_is_not_attenuated() -> None:
-    assert not having(Reason.ATTENUATED, judged(Way(known=KNOWN), course("calm", [0.5] * 20)), "calm")
-    assert having(Reason.ATTENUATED, judged(Way(known=KNOWN), course("calm", [1.5] * 20)), "calm")
+    assert not having(Reason.ATTENUATED, judged(course("calm", [0.5] * 20)), "calm")
+    assert having(Reason.ATTENUATED, judged(course("calm", [1.5] * 20)), "calm")
 
 
 def test_climatology_is_told_in_the_standard_time_of_the_place() -> None:
     evening = NOW - NOW % DAY + 15 * 60 * MINUTE  # 23:00 at UTC+8, in September
     messages = [{"ts": evening + hours * 60 * MINUTE, "v": value} for hours, value in ((-1, 25), (0, 25), (1, 31))]
-    answers = judged(Way(known=KNOWN), messages)
+    answers = judged(messages)
     assert [answer["v"] for answer in answers] == [
         (GOOD, Reason(0)),
         (FAIL, Reason.CLIMATOLOGY | Reason.GAP),
         (SUSPECT, Reason.CLIMATOLOGY | Reason.GAP),
     ]
-    way = Way(known=KNOWN)
-    october = way.decoder.decode(
-        raw([("city/a/probe/p", {"ts": evening + 11 * DAY - 60 * MINUTE, "v": -50})], NOW + 12 * DAY)
-    )
-    way.inspector.inspect(october)
-    assert by_quantity(october)[0]["v"] == (GOOD, Reason(0)), "no range for it"
+    october = ("city/a/probe/p", {"ts": evening + 11 * DAY - 60 * MINUTE, "v": -50})
+    assert Inspected(KNOWN).answers(october, now=NOW + 12 * DAY)[0]["v"] == (GOOD, Reason(0)), "no range for it"
 
 
 def test_quantities_that_contradict_each_other_are_all_suspect() -> None:
-    (answer,) = judged(Way(known=KNOWN), [{"ts": NOW, "u": 40, "t": 20, "v": 1}])
+    (answer,) = judged([{"ts": NOW, "u": 40, "t": 20, "v": 1}])
     assert answer == {
         "u": (SUSPECT, Reason.CONTRADICTION),
         "t": (SUSPECT, Reason.CONTRADICTION),
         "v": (GOOD, Reason(0)),
     }
-    assert judged(Way(known=KNOWN), [{"ts": NOW, "u": 22, "t": 20}])[0]["u"] == (GOOD, Reason(0))
+    assert judged([{"ts": NOW, "u": 22, "t": 20}])[0]["u"] == (GOOD, Reason(0))
 
 
 def test_a_rule_may_name_who_is_to_blame() -> None:
-    (answer,) = judged(Way(known=KNOWN), [{"ts": NOW, "v": 26, "t": 21}])
+    (answer,) = judged([{"ts": NOW, "v": 26, "t": 21}])
     assert answer == {"v": (SUSPECT, Reason.CONTRADICTION), "t": (GOOD, Reason(0))}
 
 
 @pytest.mark.parametrize("other", [None, 500])
 def test_a_missing_or_impossible_value_contradicts_nothing(other: float | None) -> None:
     messages: list[Mapping[str, object]] = [{"ts": NOW, "t": 21, "v": other}, {"ts": NOW + MINUTE, "t": None, "u": 40}]
-    answers = judged(Way(known=KNOWN), messages)
+    answers = judged(messages)
     assert answers[0]["t"] == (GOOD, Reason(0))
     assert answers[1]["u"] == (GOOD, Reason(0))
 
 
 def test_quantities_that_all_repeat_themselves_are_suspect_while_one_alone_may() -> None:
     both: list[Mapping[str, object]] = [{"ts": NOW + m * MINUTE, "t": 20, "v": 5} for m in range(5)]
-    assert having(Reason.CONTRADICTION, judged(Way(known=KNOWN), both), "v") == [3, 4]
+    assert having(Reason.CONTRADICTION, judged(both), "v") == [3, 4]
     one: list[Mapping[str, object]] = [{"ts": NOW + m * MINUTE, "t": 20, "v": 5 + m % 2} for m in range(5)]
-    assert not having(Reason.CONTRADICTION, judged(Way(known=KNOWN), one), "v")
+    assert not having(Reason.CONTRADICTION, judged(one), "v")
     night: list[Mapping[str, object]] = [{"ts": NOW + m * MINUTE, "t": 20, "v": 0} for m in range(5)]
-    assert not having(Reason.CONTRADICTION, judged(Way(known=KNOWN), night), "v")
+    assert not having(Reason.CONTRADICTION, judged(night), "v")
 
 
 def test_what_a_sensor_says_of_itself_holds_for_its_values_until_it_says_otherwise() -> None:
-    way = Way(known=KNOWN)
+    by = Inspected(KNOWN)
     messages: list[Mapping[str, object]] = [
         {"ts": NOW, "t": 20},
         {"ts": NOW + MINUTE, "t": 20.5, "status": 1, "v": None},
@@ -200,18 +177,18 @@ def test_what_a_sensor_says_of_itself_holds_for_its_values_until_it_says_otherwi
         {"ts": NOW + 3 * MINUTE, "battery": 2},
         {"ts": NOW + 4 * MINUTE, "status": 0, "t": 20},
     ]
-    answers = judged(way, messages)
+    answers = judged(messages, by)
     assert [answer.get("t", (0,))[0] for answer in answers] == [GOOD, SUSPECT, SUSPECT, 0, SUSPECT]
     assert answers[1]["status"] == (GOOD, Reason(0)), "it told the truth"
     assert not answers[1]["v"][1] & Reason.DIAGNOSTICS, "there is no value to doubt"
-    assert judged(way, [{"ts": NOW, "t": 20}], "p2")[0]["t"][0] == GOOD, "another sensor"
-    assert judged(way, [{"ts": NOW + 5 * MINUTE, "battery": 60, "t": 20.1}])[0]["t"] == (GOOD, Reason(0))
+    assert judged([{"ts": NOW, "t": 20}], by, "p2")[0]["t"][0] == GOOD, "another sensor"
+    assert judged([{"ts": NOW + 5 * MINUTE, "battery": 60, "t": 20.1}], by)[0]["t"] == (GOOD, Reason(0))
 
 
 def test_a_low_battery_does_not_silence_an_alarm() -> None:
-    entry = Way(known=KNOWN).send([("city/east/probe/p1", {"ts": NOW, "u": 60, "battery": 3})])
-    assert b"severity=red" in entry.events
-    assert b"u=60.0,u_qc=3i" in entry.lines
+    (answer,), (event,) = Inspected(KNOWN).send([("city/east/probe/p1", {"ts": NOW, "u": 60, "battery": 3})])
+    assert (event.severity, event.value, event.since) == ("red", 60, NOW)
+    assert answer["u"] == (SUSPECT, Reason.DIAGNOSTICS)
 
 
 def test_every_reason_has_a_bit_of_its_own_and_fits_its_column() -> None:
@@ -245,17 +222,17 @@ def test_values_are_judged_alike_however_they_come_in_batches(
         for time, (sensor, _, fields) in zip(times, steps, strict=True)
     ]
     cuts = sorted({0, len(messages), *data.draw(st.lists(st.integers(0, len(messages)), max_size=4))})
-    together, apart = Way(known=KNOWN), Way(known=KNOWN)
+    together, apart = Inspected(KNOWN), Inspected(KNOWN)
 
-    def answers(way: Way, some: list[Message], *, twice: bool) -> list[dict[str, tuple[int, Reason]]]:
-        readings = way.decoder.decode(raw(some))
+    def answers(by: Inspected, some: list[Message], *, twice: bool) -> list[Answer]:
+        readings = by.decode(some)
         if twice:
             reason = readings.reason.copy()
-            way.inspector.inspect(readings)
-            way.inspector.undo()  # as if it had not been
+            by.inspector.inspect(readings)
+            by.inspector.undo()  # as if it had not been
             readings.reason[:] = reason
-        way.inspector.inspect(readings)
-        way.decoder.remember(readings.keys)
+        by.inspector.inspect(readings)
+        by.decoder.remember(readings.keys)
         return by_quantity(readings)
 
     assert [

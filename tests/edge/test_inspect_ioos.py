@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.edge.inspect import Reason
+from gateway.edge.reasons import Reason
 from sensors import kinds
 from tests.edge import ioos
-from tests.edge.test_way import Way, raw
+from tests.edge.inspecting import Inspected
 
 GOOD, UNKNOWN, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9
 JUDGED = {
@@ -60,15 +60,14 @@ Series = tuple[list[int], list[float]]
 
 def ours(times: Sequence[int], values: Sequence[float]) -> dict[str, list[int]]:
     """The flag that each test alone gives each value, in batches of seven."""
-    way = Way(known=PROBE)
+    way = Inspected(PROBE)
     found: dict[str, list[int]] = {test: [] for test in JUDGED}
     messages = [
         ("city/east/probe/p1", {"ts": time * 1000} | dict.fromkeys(JUDGED, None if value != value else value))  # noqa: PLR0124 - not NaN
         for time, value in zip(times, values, strict=True)
     ]
     for start in range(0, len(messages), 7):
-        batch = raw(messages[start : start + 7], times[-1] * 1000)
-        readings = way.decoder.decode(batch)
+        readings = way.decode(messages[start : start + 7], times[-1] * 1000)
         way.inspector.inspect(readings)
         for place, test in enumerate(JUDGED):
             flags, reasons = readings.flag[place :: len(JUDGED)], readings.reason[place :: len(JUDGED)]

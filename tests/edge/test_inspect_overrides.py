@@ -1,17 +1,16 @@
 """Limits of a kind's file, replaced for some sites and sensors."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from gateway.check import check
-from gateway.config import ConfigError, GatewayConfig, OverrideConfig, load
-from gateway.edge.decode import Decoder, SourceError
-from gateway.edge.inspect import Inspector
-from gateway.edge.readings import Channels
+from gateway.config import ConfigError, GatewayConfig, load
+from gateway.edge.decode import SourceError
 from sensors import kinds
-from tests.edge.test_way import MINUTE, NOW, Way
+from tests.edge.inspecting import MINUTE, NOW, Inspected
 
 GATEWAY = """
 [gateway]
@@ -21,79 +20,71 @@ url = "http://127.0.0.1:8086"
 """
 
 
-def way(*overrides: dict[str, object]) -> Way:
-    made = Way()
-    channels = Channels()
-    settings = [OverrideConfig.model_validate(override) for override in overrides]
-    made.decoder = Decoder(
-        GatewayConfig.model_fields["source"].default, kinds.builtin(), "gw", channels, overrides=settings
-    )
-    made.channels, made.inspector = channels, Inspector(channels)
-    return made
+def made(*overrides: Mapping[str, object]) -> Inspected:
+    return Inspected(None, *overrides)
 
 
-def flag(made: Way, quantity: str, value: float, topic: str, time: int = NOW) -> int:
-    (line,) = made.lines({"ts": time, quantity: value}, topic=topic)
-    return int(line.split(f"{quantity}_qc=")[1][0])
+def flag(by: Inspected, quantity: str, value: float, topic: str, time: int = NOW) -> int:
+    (answer,) = by.answers((topic, {"ts": time, quantity: value}))
+    return answer[quantity][0]
 
 
 def test_a_limit_holds_for_the_sensors_that_fit_and_no_others() -> None:
-    made = way({"site": "har*", "kind": "water", "quantity": "level", "suspect": [0, 2], "fail": [0, 3]})
-    assert flag(made, "level", 2.2, "city/harbour/water/w1") == 3
-    assert flag(made, "level", 3.2, "city/harbour/water/w2") == 4
-    assert flag(made, "level", 2.2, "city/east/water/w1") == 1
-    assert flag(made, "temperature", 37, "city/harbour/water/w3") == 1, "another quantity"
+    by = made({"site": "har*", "kind": "water", "quantity": "level", "suspect": [0, 2], "fail": [0, 3]})
+    assert flag(by, "level", 2.2, "city/harbour/water/w1") == 3
+    assert flag(by, "level", 3.2, "city/harbour/water/w2") == 4
+    assert flag(by, "level", 2.2, "city/east/water/w1") == 1
+    assert flag(by, "temperature", 37, "city/harbour/water/w3") == 1, "another quantity"
 
 
 def test_of_several_that_fit_the_last_one_wins_key_by_key() -> None:
-    made = way(
+    by = made(
         {"quantity": "temperature", "kind": "air", "suspect": [0, 30], "step": 1},
         {"quantity": "temperature", "sensor": "a1", "suspect": [0, 35]},
     )
-    assert flag(made, "temperature", 33, "city/east/air/a1") == 1
-    assert flag(made, "temperature", 33, "city/east/air/a2") == 3
-    assert flag(made, "temperature", 31, "city/east/air/a1", NOW + MINUTE) == 3, "the step is that of the first"
+    assert flag(by, "temperature", 33, "city/east/air/a1") == 1
+    assert flag(by, "temperature", 33, "city/east/air/a2") == 3
+    assert flag(by, "temperature", 31, "city/east/air/a1", NOW + MINUTE) == 3, "the step is that of the first"
 
 
 def test_a_test_can_be_removed() -> None:
-    made = way({"site": "lab", "quantity": "temperature", "remove": ["suspect", "step"]})
-    assert flag(made, "temperature", 50, "city/lab/air/a1") == 1
-    assert flag(made, "temperature", 50, "city/east/air/a1") == 3
+    by = made({"site": "lab", "quantity": "temperature", "remove": ["suspect", "step"]})
+    assert flag(by, "temperature", 50, "city/lab/air/a1") == 1
+    assert flag(by, "temperature", 50, "city/east/air/a1") == 3
 
 
 def test_alarms_of_a_section_of_the_river() -> None:
-    made = way({"sensor": "w1", "quantity": "level", "events": [{"severity": "red", "above": 1}]})
-    entry = made.send([(f"city/r/water/{name}", {"ts": NOW, "level": 2}) for name in ("w1", "w2")])
-    assert entry.events.count(b"\n") == 0
-    assert b"sensor=w1,severity=red" in entry.events
+    by = made({"sensor": "w1", "quantity": "level", "events": [{"severity": "red", "above": 1}]})
+    _, (event,) = by.send([(f"city/r/water/{name}", {"ts": NOW, "level": 2}) for name in ("w1", "w2")])
+    assert by.channels.sensors[by.channels.owner[event.channel]].name == "w1"
+    assert (event.severity, event.limit) == ("red", 1)
 
 
 def test_a_sensor_that_reports_hourly_has_no_gaps_and_its_spikes_are_seen() -> None:
-    made = way({"sensor": "slow", "interval": "1h"})
+    by = made({"sensor": "slow", "interval": "1h"})
     for name, flags in (("slow", [1, 1, 3, 1]), ("quick", [1, 1, 1, 1])):
         values = [20, 21, 40, 20.5]
         topic = f"city/east/weather/{name}"
         assert [
-            flag(made, "temperature", value, topic, NOW + hour * 60 * MINUTE) for hour, value in enumerate(values)
+            flag(by, "temperature", value, topic, NOW + hour * 60 * MINUTE) for hour, value in enumerate(values)
         ] == flags, "across a gap no spike is sought"
 
 
 def test_limits_are_kept_once_however_many_sensors_have_them() -> None:
-    made = way({"site": "s1", "quantity": "level", "step": 1}, {"site": "s*", "quantity": "level", "suspect": [0, 9]})
-    before = len(made.channels.rules.all)
+    by = made({"site": "s1", "quantity": "level", "step": 1}, {"site": "s*", "quantity": "level", "suspect": [0, 9]})
+    before = len(by.channels.rules.all)
     for number in range(300):
-        made.lines({"ts": NOW, "level": 1, "ph": 7}, topic=f"city/s{number % 3}/water/w{number}")
-    assert len(made.channels.rules.all) == before + 2
+        by.answers((f"city/s{number % 3}/water/w{number}", {"ts": NOW, "level": 1, "ph": 7}))
+    assert len(by.channels.rules.all) == before + 2
 
 
 def test_limits_are_right_for_sensors_that_come_in_one_batch() -> None:
     overrides: list[dict[str, object]] = [
         {"sensor": f"a{number}", "quantity": "pm25", "suspect": [0, number]} for number in range(1, 50)
     ]
-    made = way(*overrides)
-    entry = made.send([(f"city/east/air/a{number}", {"ts": NOW, "pm25": 25.5}) for number in range(1, 50)])
-    flags = [int(line.split("pm25_qc=")[1][0]) for line in entry.lines.decode().splitlines()]
-    assert flags == [3] * 25 + [1] * 24
+    by = made(*overrides)
+    answers = by.answers(*((f"city/east/air/a{number}", {"ts": NOW, "pm25": 25.5}) for number in range(1, 50)))
+    assert [answer["pm25"][0] for answer in answers] == [3] * 25 + [1] * 24
 
 
 @pytest.mark.parametrize(

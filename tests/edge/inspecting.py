@@ -1,0 +1,62 @@
+"""Messages on their way through decode and inspect."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from gateway.config import OverrideConfig, SourceConfig
+from gateway.edge.batch import RawBatch
+from gateway.edge.decode import Decoder
+from gateway.edge.inspect import Event, Inspector
+from gateway.edge.readings import Channels, Readings
+from gateway.edge.reasons import Reason
+from sensors import kinds
+
+NOW = 1_790_000_000_000  # ms, the gateway's clock in these tests
+MINUTE, DAY = 60_000, 86_400_000
+GOOD, SUSPECT, FAIL, MISSING = 1, 3, 4, 9
+
+Message = tuple[str, Mapping[str, object]]
+Answer = dict[str, tuple[int, Reason]]
+"""Flag and reasons of each quantity of a message."""
+
+
+class Inspected:
+    """A decoder and an inspector behind one another."""
+
+    def __init__(self, known: Mapping[str, kinds.Kind] | None = None, *overrides: Mapping[str, object]) -> None:
+        self.channels = Channels()
+        self.decoder = Decoder(
+            (SourceConfig(),),
+            known or kinds.builtin(),
+            "gw",
+            self.channels,
+            overrides=[OverrideConfig.model_validate(override) for override in overrides],
+        )
+        self.inspector = Inspector(self.channels)
+
+    def decode(self, messages: Sequence[Message], now: int = NOW) -> Readings:
+        payloads = [json.dumps(payload).encode() for _, payload in messages]
+        return self.decoder.decode(RawBatch([topic for topic, _ in messages], payloads, [now] * len(messages)))
+
+    def send(self, messages: Sequence[Message], now: int = NOW) -> tuple[list[Answer], list[Event]]:
+        """The answers to one batch, and its events."""
+        readings = self.decode(messages, now)
+        events = self.inspector.inspect(readings)
+        self.decoder.remember(readings.keys)
+        return by_quantity(readings), events
+
+    def answers(self, *messages: Message, now: int = NOW) -> list[Answer]:
+        return self.send(messages, now)[0]
+
+
+def by_quantity(readings: Readings) -> list[Answer]:
+    answers = []
+    for start, layout in zip(readings.starts.tolist(), readings.layouts, strict=True):
+        places = range(start, start + len(layout.names))
+        answers.append(
+            {
+                name: (int(readings.flag[place]), Reason(int(readings.reason[place])))
+                for name, place in zip(layout.names, places, strict=True)
+            }
+        )
+    return answers
