@@ -5,6 +5,7 @@ A configuration is a TOML file. Environment variables override it: ``CITYGATE_MQ
 systemd credential with that file's name, or the environment, and are never printed.
 """
 
+import contextlib
 import difflib
 import itertools
 import os
@@ -12,7 +13,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -43,6 +44,21 @@ def _size(value: object) -> object:
 
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 """Bytes, written with a unit."""
+
+
+def _moment(value: object) -> object:
+    moment = value
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(value)
+    if isinstance(moment, datetime) and moment.tzinfo is not None:
+        return moment
+    msg = f"expected a time with its offset from UTC, such as 2026-03-01T08:00:00+08:00, not {value}"
+    raise ValueError(msg)
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+"""A date and time with its offset from UTC."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[\w.-]{1,64}\Z")]
 """An identifier that may stand in a topic, a tag and a file name."""
@@ -96,6 +112,9 @@ class GatewaySection(_Section):
     data_dir: Path = Field(Path("data"), description="where the spool lives; relative to this file")
     kinds_dir: Path | None = Field(
         None, description="a folder of further sensor kinds (TOML), beside the built-in ones"
+    )
+    maintenance: Path = Field(
+        Path("maintenance.toml"), description="a file of further `[[maintenance]]`, read again whenever it changes"
     )
     health_interval: Duration = Field(10.0, description="how often the gateway's own health and ledger are stored")
     health_host: str = Field("127.0.0.1", description="address of the local health endpoint")
@@ -217,6 +236,34 @@ class OverrideConfig(_Section):
 _LIMITS = ("fail", "suspect", "step", "spike", "flat", "attenuated", "climatology", "healthy", "events")
 
 
+class MaintenanceConfig(_Section):
+    """Sensors that are worked on for a while: their values are stored, not judged."""
+
+    site: str = Field("*", description="sites, as a pattern with `*` and `?`")
+    sensor: str = Field("*", description="sensors, as a pattern")
+    kind: str = Field("*", description="kinds, as a pattern")
+    since: Moment | None = Field(
+        None, description="when it begins, with the offset from UTC; without it, all before `until`"
+    )
+    until: Moment = Field(description="when it ends, with the offset from UTC")
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not self.model_fields_set & {"site", "sensor", "kind"}:
+            msg = "names no sensors: add 'site', 'sensor' or 'kind'; all of them are sensor = \"*\""
+            raise ValueError(msg)
+        if self.since is not None and self.since >= self.until:
+            msg = f"ends at {self.until}, before it begins at {self.since}"
+            raise ValueError(msg)
+        return self
+
+
+class MaintenanceFile(_Section):
+    """The file of ``gateway.maintenance``."""
+
+    maintenance: tuple[MaintenanceConfig, ...] = ()
+
+
 class ClockConfig(_Section):
     """When the device's clock is believed, and which times are."""
 
@@ -288,6 +335,7 @@ class GatewayConfig(_Section):
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     clock: ClockConfig = Field(default_factory=ClockConfig)
     override: tuple[OverrideConfig, ...] = ()
+    maintenance: tuple[MaintenanceConfig, ...] = ()
     spool: SpoolConfig = Field(default_factory=SpoolConfig)
     output: tuple[OutputConfig, ...] = Field(min_length=1)
 
@@ -546,6 +594,8 @@ __all__ = [
     "ConfigError",
     "GatewayConfig",
     "GatewaySection",
+    "MaintenanceConfig",
+    "MaintenanceFile",
     "MapSection",
     "MqttConfig",
     "OutputConfig",
