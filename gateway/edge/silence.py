@@ -100,7 +100,7 @@ class Silences:
         self._make_room()
         now = self._clock()
         self._last[readings.channel] = now
-        sensor = np.unique(self._channels.owner[readings.channel[readings.starts]])
+        sensor = self._channels.owner[readings.channel[readings.starts]]  # one that comes twice gets the same twice
         heard = self._heard[sensor]
         self._heard[sensor] = now
         again = (heard != _NEVER) & (heard < now)
