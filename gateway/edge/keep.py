@@ -34,7 +34,7 @@ State = Mapping[str, npt.NDArray[np.generic]]
 """What a step knows of some channels: arrays of any kind of number, the first axis is the channel."""
 
 _MAGIC, _VERSION = b"citygate", 1
-_PREFIX = struct.Struct("<8sHIII")  # magic, version, checksum, size compressed and not
+_PREFIX = struct.Struct("<8sHII")  # magic, version, checksum, size
 _PAGE = 4096  # blocks begin at a multiple, so that the next one is found behind a damaged one
 _CHANNELS = 256  # of a block, or those of one sensor
 _LARGEST = 2**26  # bytes of a block
@@ -105,7 +105,8 @@ class _Block(msgspec.Struct, array_like=True):
     saved: int  # ms UTC
     sensors_in_all: int  # of the file
     sensors: list[Known]
-    steps: dict[str, dict[str, _Array]]
+    size: int  # of what follows before it was compressed
+    steps: bytes  # dict[str, dict[str, _Array]]
 
 
 @dataclass
@@ -158,8 +159,11 @@ class Keep:
             if not self._path.is_file():  # a first start
                 return
             with self._path.open("rb") as file:
-                for block in _blocks(file, account.problems):
-                    self._take_up(block, account)
+                entered = {place: self._enter(block, account) for place, block in _blocks(file, account.problems)}
+                # now that all channels are there, each step makes room for them once
+                for place, block in _blocks(file, Counter()):
+                    if place in entered:
+                        self._restore(block, entered[place], account.problems)
         except OSError as error:
             account.problems[f"cannot be read: {error.strerror}"] += 1
         if not account.found:
@@ -253,22 +257,31 @@ class Keep:
         if numbers:
             yield known, np.array(numbers, np.int64)
 
-    def _take_up(self, block: _Block, account: _Account) -> None:
+    def _enter(self, block: _Block, account: _Account) -> Ints:
+        """The channels that a block's sensors have now."""
         places = self._register.enter(block.sensors)
-        every = np.array([channel for own in places for channel in own], np.int64)
-        held = every != _NOT_HELD
-        channels = every[held]
-        for name, step in self._steps.items():
-            try:
-                state = {key: _array(packed, len(every))[held] for key, packed in block.steps.get(name, {}).items()}
-                step.restore(state, channels)
-            except Exception as error:  # noqa: BLE001 - whatever another version's state does to a step
-                account.problems[f"the state of '{name}' cannot be used: {error}"] += 1
+        channels = np.array([channel for own in places for channel in own], np.int64)
         account.saved, account.expected = block.saved, block.sensors_in_all
         account.found += len(block.sensors)
         account.entered += sum(max(own, default=_NOT_HELD) != _NOT_HELD for own in places)
-        account.channels += len(channels)
-        account.left_out += len(every) - len(channels)
+        account.left_out += (left_out := int(np.count_nonzero(channels == _NOT_HELD)))
+        account.channels += len(channels) - left_out
+        return channels
+
+    def _restore(self, block: _Block, channels: Ints, problems: Counter[str]) -> None:
+        try:
+            plain = zlib.decompressobj().decompress(block.steps, min(block.size, _LARGEST))
+            steps = msgspec.msgpack.decode(plain, type=dict[str, dict[str, _Array]])
+        except (zlib.error, msgspec.MsgspecError) as error:
+            problems[f"is damaged: {error}"] += 1
+            return
+        held = channels != _NOT_HELD
+        for name, step in self._steps.items():
+            try:
+                state = {key: _array(packed, len(held))[held] for key, packed in steps.get(name, {}).items()}
+                step.restore(state, channels[held])
+            except Exception as error:  # noqa: BLE001 - whatever another version's state does to a step
+                problems[f"the state of '{name}' cannot be used: {error}"] += 1
 
 
 def _pause(size: int) -> float:
@@ -299,15 +312,15 @@ def _write(file: BinaryIO, now: int, in_all: int, sensors: list[Known], states: 
         name: {key: _Array(array.dtype.str, list(array.shape), array.tobytes()) for key, array in state.items()}
         for name, state in states.items()
     }
-    plain = msgspec.msgpack.encode(_Block(now, in_all, sensors, steps))
-    body = zlib.compress(plain, 1)
-    file.write(_PREFIX.pack(_MAGIC, _VERSION, _checksum(len(plain), body), len(body), len(plain)))
+    plain = msgspec.msgpack.encode(steps)
+    body = msgspec.msgpack.encode(_Block(now, in_all, sensors, len(plain), zlib.compress(plain, 1)))
+    file.write(_PREFIX.pack(_MAGIC, _VERSION, _checksum(body), len(body)))
     file.write(body)
     file.write(bytes(-file.tell() % _PAGE))
 
 
-def _checksum(size: int, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(struct.pack("<HII", _VERSION, len(body), size)))
+def _checksum(body: bytes) -> int:
+    return zlib.crc32(body, len(body))
 
 
 def _finish(file: BinaryIO) -> int:
@@ -325,8 +338,8 @@ def _rename(new: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _blocks(file: BinaryIO, problems: Counter[str]) -> Iterator[_Block]:
-    """The whole blocks of a file; what is wrong with the others is counted."""
+def _blocks(file: BinaryIO, problems: Counter[str]) -> Iterator[tuple[int, _Block]]:
+    """The whole blocks of a file, and where each is; what is wrong with the others is counted."""
     decoder = msgspec.msgpack.Decoder(_Block)
     place, damaged = 0, False
     while True:
@@ -336,13 +349,13 @@ def _blocks(file: BinaryIO, problems: Counter[str]) -> Iterator[_Block]:
             return
         try:
             block = decoder.decode(_body(prefix, file))
-        except (ValueError, zlib.error, msgspec.MsgspecError) as error:
+        except (ValueError, msgspec.MsgspecError) as error:
             if not damaged:  # one stretch of it
                 problems[str(error)] += 1
             place, damaged = place + _PAGE, True
         else:
-            place, damaged = -(-file.tell() // _PAGE) * _PAGE, False
-            yield block
+            here, place, damaged = place, -(-file.tell() // _PAGE) * _PAGE, False
+            yield here, block
 
 
 def _body(prefix: bytes, file: BinaryIO) -> bytes:
@@ -354,15 +367,15 @@ def _body(prefix: bytes, file: BinaryIO) -> bytes:
     if len(prefix) < _PREFIX.size or not prefix.startswith(_MAGIC):
         msg = "is damaged, or is no file of a filter's state"
         raise ValueError(msg)
-    _, version, checksum, size, plain = _PREFIX.unpack(prefix)
+    _, version, checksum, size = _PREFIX.unpack(prefix)
     if version != _VERSION:
         msg = f"has version {version}; this citygate reads version {_VERSION}"
         raise ValueError(msg)
-    body = file.read(size) if max(size, plain) <= _LARGEST else b""
-    if len(body) != size or checksum != _checksum(plain, body):
+    body = file.read(size) if size <= _LARGEST else b""
+    if len(body) != size or checksum != _checksum(body):
         msg = "is damaged"
         raise ValueError(msg)
-    return zlib.decompressobj().decompress(body, plain)
+    return body
 
 
 __all__ = ["Keep", "Known", "Register", "State", "Step"]
