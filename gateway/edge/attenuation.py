@@ -11,9 +11,10 @@ from functools import partial
 from math import inf, isfinite
 
 import numpy as np
+import numpy.typing as npt
 
-from gateway.edge.readings import Flags, Floats, Ints, widened
-from gateway.edge.runs import Places, Runs
+from gateway.edge.readings import Flags, Floats, Indices, Ints, widened
+from gateway.edge.runs import Places, Runs, column
 from sensors import kinds
 
 _BLOCKS = 8
@@ -87,33 +88,39 @@ class Attenuation:
         block = time // length
         rows = self._rows_of(runs.channel[run])
 
-        new = np.empty(len(places), bool)
-        new[0] = True
-        new[1:] = (rows[1:] != rows[:-1]) | (block[1:] != block[:-1])
-        heads = np.flatnonzero(new)
-        segment = np.cumsum(new) - 1
-        low, high = _running(value, segment, heads)
-
-        tails = np.append(heads[1:], len(places)) - 1
-        touched, state_row = np.unique(rows, return_inverse=True)
+        # values of one channel in one block are a segment
+        heads = segment = tails = state_row = np.arange(len(places))
+        low, high, touched, turns = value, value, rows, [heads]
+        if not runs.alone:
+            new = np.empty(len(places), bool)
+            new[0] = True
+            new[1:] = (rows[1:] != rows[:-1]) | (block[1:] != block[:-1])
+            heads = np.flatnonzero(new)
+            segment = np.cumsum(new) - 1
+            low, high = _running(value, segment, heads)
+            tails = np.append(heads[1:], len(places)) - 1
+            touched, state_row = np.unique(rows, return_inverse=True)
+            turns = _turns(rows[heads])
         state_low, state_high = self._low[touched], self._high[touched]
         state_block, state_since = self._block[touched], self._since[touched]
         low_before, high_before = np.empty(len(heads)), np.empty(len(heads))
         since, filled = np.empty(len(heads), np.int64), np.empty(len(heads), np.int64)
-        for turn in _turns(rows[heads]):
+        for turn in turns:
             at, now = state_row[heads[turn]], block[heads[turn]]
-            last = state_block[at]
-            slots = last[:, None] - (last[:, None] - np.arange(_SLOTS)) % _SLOTS  # block of each slot
-            gone = slots < (now - _BLOCKS)[:, None]
-            lows = np.where(gone, np.inf, state_low[at])
-            highs = np.where(gone, -np.inf, state_high[at])
+            last, lows, highs = state_block[at], state_low[at], state_high[at]
+            if len(later := np.flatnonzero(last != now)):
+                before = last[later, None]
+                gone = before - (before - np.arange(_SLOTS)) % _SLOTS < now[later, None] - _BLOCKS  # slots by blocks
+                lows[later] = np.where(gone, np.inf, lows[later])
+                highs[later] = np.where(gone, -np.inf, highs[later])
+                anew = later[gone.all(1)]
+                state_since[at[anew]] = time[heads[turn[anew]]]
             low_before[turn], high_before[turn] = lows.min(1), highs.max(1)
             slot = now % _SLOTS
             each = np.arange(len(at))
             lows[each, slot] = np.minimum(lows[each, slot], low[tails[turn]])
             highs[each, slot] = np.maximum(highs[each, slot], high[tails[turn]])
             state_low[at], state_high[at], state_block[at] = lows, highs, now
-            state_since[at] = np.where(gone.all(1), time[heads[turn]], state_since[at])
             since[turn], filled[turn] = state_since[at], np.isfinite(lows).sum(1)
 
         spread = np.maximum(high, high_before[segment]) - np.minimum(low, low_before[segment])
@@ -138,6 +145,51 @@ class Attenuation:
         row = int(self._rows_of(np.array([channel]))[0])
         weak, dead, state = self._next(self._state(row), rule, time, value)
         return weak, dead, partial(self._commit, {row: state})
+
+    def state(self, channel: Ints) -> dict[str, npt.NDArray[np.generic]]:
+        """All that is known of some channels.
+
+        Returns:
+            Copies: ``low`` and ``high``, float64[n, 9], ``block`` and ``since``, int64[n].
+        """
+        low, high = np.full((len(channel), _SLOTS), np.inf), np.full((len(channel), _SLOTS), -np.inf)
+        block, since = np.full(len(channel), -_ALWAYS), np.zeros(len(channel), np.int64)
+        rows = self._places.known(channel)
+        some = rows >= 0
+        rows = rows[some]
+        low[some], high[some] = self._low[rows], self._high[rows]
+        block[some], since[some] = self._block[rows], self._since[rows]
+        return {"low": low, "high": high, "block": block, "since": since}
+
+    def restorer(
+        self, state: Mapping[str, npt.NDArray[np.generic]], channel: Ints, rule: Indices, last: Floats
+    ) -> Callable[[], None]:
+        """What takes up where another one left. Where the window is another one now, it begins anew.
+
+        Args:
+            state: What that one's ``state`` was.
+            channel: int64[n], what the channels are here.
+            rule: int32[n], their rules.
+            last: float64[n], time of the last value of each, ms UTC.
+
+        Raises:
+            ValueError: It is no such state.
+        """
+        low, high = (
+            column(state, "low", np.float64, len(channel), _SLOTS),
+            column(state, "high", np.float64, len(channel), _SLOTS),
+        )
+        block, since = column(state, "block", np.int64, len(channel)), column(state, "since", np.int64, len(channel))
+        if (np.isnan(low) | np.isnan(high) | ((low > high) & (np.isfinite(low) | np.isfinite(high)))).any():
+            message = "lowest and highest values of windows that cannot be"
+            raise ValueError(message)
+        fits = (block > -_ALWAYS) & self._has[rule] & (block == last // self._length[rule])
+
+        def restore() -> None:
+            if fits.any():
+                self._put(self._rows_of(channel[fits]), low[fits], high[fits], block[fits], since[fits])
+
+        return restore
 
     def _judge_few(
         self, rows: Ints, rule: Ints, time: Ints, value: Floats
@@ -197,7 +249,7 @@ class Attenuation:
                 for name in ("_low", "_high", "_block", "_since"):
                     setattr(self, name, widened(getattr(self, name), count))
             self._low[known:count], self._high[known:count] = np.inf, -np.inf
-            self._block[known:count] = -_ALWAYS
+            self._block[known:count], self._since[known:count] = -_ALWAYS, 0
         return rows
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.edge.readings import Flags, Floats, Ints
-from gateway.edge.runs import Places
+from gateway.edge.runs import Places, column
 
 Counts = npt.NDArray[np.uint16]
 
@@ -159,14 +159,8 @@ class Detector:
         Raises:
             ValueError: It is not a detector's state, or one of another version; nothing is changed.
         """
-        values, counts = state.get("values"), state.get("counts")
-        if values is None or counts is None or (values.dtype.str, counts.dtype.str) != ("<f8", "<u2"):
-            message = "not a detector's state"
-            raise ValueError(message)
-        if (values.shape, counts.shape) != ((len(channel), _ROWS), (len(channel), _CELLS)):
-            message = "not the state of this version's detector"
-            raise ValueError(message)
-        known, counted = values.astype(np.float64), counts.astype(np.uint16)
+        known = column(state, "values", np.float64, len(channel), _ROWS)
+        counted = column(state, "counts", np.uint16, len(channel), _CELLS)
         rows = counted.reshape(-1, _ROW)
         possible = (np.abs(known) <= _LARGEST**2 * 4).all() and (rows < _FULL).all()
         if not possible or (known[:, _NOT_NEGATIVE] < 0).any() or (rows[:, :-1].sum(1) != rows[:, -1]).any():
@@ -395,8 +389,8 @@ class Detector:
         self, place: int, time: int, value: float, sensitivity: float
     ) -> tuple[float, bool]:
         """One reading in plain numbers, many times as fast as arrays of one."""
-        column = self._state[:, place]
-        own: list[float] = column.tolist()
+        its = self._state[:, place]
+        own: list[float] = its.tolist()
         memory, count, alarmed, renewal, last, interval = own[_MEMORY : _INTERVAL + 1]
         if not isfinite(value) or time <= last:
             return 0.0, False
@@ -478,9 +472,9 @@ class Detector:
 
         evidence = 0.0
         rate, quantiles = _YOUTH / (count + _YOUNG) + _RATE, own[_QUANTILE]
-        if True in map(gt, views, quantiles) or 0.0 in quantiles:
+        if True in map(gt, views, quantiles):
             evidence, quantiles, *others = _calibrate_one(own, count, rate, views)
-            column[_EXCESS.start :] = [*others[0], *others[1]]
+            its[_EXCESS.start :] = [*others[0], *others[1]]
         else:
             quantiles = [
                 quantile - rate * (excess if (least := _LEAST_EXCESS * quantile) < excess else least) * _TAIL
@@ -492,7 +486,7 @@ class Detector:
         memory = max(memory, evidence)
         if alarm:
             memory, alarmed = _AFTER_ALARM * evidence, count
-        column[: _QUANTILE.stop] = [
+        its[: _QUANTILE.stop] = [
             fast, middle, long, new_slow, before, narrow, wide, variance, changes,
             usual, usual_wide, hours, pairs, pairs_long,
             high, high_middle, high_long, low, low_middle, low_long,
@@ -551,12 +545,11 @@ def calibrate(own: Calibration, count: Floats, views: Floats) -> tuple[Ints, Int
     counts = (mean > 0) & (count[place] > _WARM)
     surprise = np.minimum(more / np.where(counts, mean, np.inf) / _DECADE, _CAP)
     said = view, place, surprise
-    fresh = quantile <= 0
+    fresh = quantile[view, place] <= 0
     if fresh.any():
-        quantile[fresh] = views[fresh]
-        excess[fresh] = 0.5 * views[fresh]
-        kept = ~fresh[view, place]
-        view, place, more, mean = view[kept], place[kept], more[kept], mean[kept]
+        first = view[fresh], place[fresh]
+        quantile[first], excess[first] = views[first], 0.5 * views[first]
+        view, place, more, mean = view[~fresh], place[~fresh], more[~fresh], mean[~fresh]
     step = _LEAST_EXCESS * quantile
     np.maximum(step, excess, out=step)
     step *= _YOUTH / (count + _YOUNG) + _RATE
@@ -590,7 +583,6 @@ def _calibrate_one(
                 weight = max(_EXCESS_WEIGHT, 1 / (counts[number] + 1))
                 excesses[number] = excess + weight * (min(more, _OUTLIER * excess) - excess)
                 continue
-        if quantile <= 0:
             quantiles[number], excesses[number] = view, 0.5 * view
         least = _LEAST_EXCESS * quantiles[number]
         quantiles[number] -= rate * max(least, excesses[number]) * _TAIL

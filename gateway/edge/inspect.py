@@ -9,12 +9,13 @@ came. What each value is compared with is then found by running maxima over the 
 values are judged one after another (`gateway.edge.inspect_one`), to the same effect.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from gateway.edge.attenuation import Attenuation
 from gateway.edge.climatology import Climatology
@@ -35,7 +36,7 @@ from gateway.edge.readings import (
     Rules,
 )
 from gateway.edge.reasons import Reason, reason_text
-from gateway.edge.runs import Chain, Runs
+from gateway.edge.runs import Chain, Runs, column
 from gateway.edge.together import Diagnostics, contradictions, contradictions_of_few
 from sensors.kinds import SEVERITIES
 
@@ -48,6 +49,8 @@ _FEW = 16  # values, from which on array operations cost less than a loop
 # gap between them), since when and where it has not moved; level, calm and beginning of its event.
 _ROWS, _PAST, _COURSE = 8, slice(0, 5), slice(5, 8)
 _NEW = np.array((NEVER, np.nan, np.nan, 0, np.nan, 0, 0, 0))[:, None]
+
+_LATEST = 2.0**53  # ms UTC; beyond it a float cannot tell times apart
 
 _REMARKS = int(Reason.OUT_OF_ORDER | Reason.GAP)  # say nothing against a value
 _UNWELL, _UNUSUAL = int(Reason.DIAGNOSTICS), int(Reason.UNUSUAL)
@@ -145,6 +148,43 @@ class Inspector:
         rules = self._channels.rules
         judged = channel[rules.sensitivity[self._channels.rule[channel]] > 0]
         return int(np.count_nonzero(self._detector.learning(judged)))
+
+    def state(self, channels: Ints) -> dict[str, npt.NDArray[np.generic]]:
+        """All that the inspector knows of some channels.
+
+        Returns:
+            Copies; the first axis of each is that of the channels.
+        """
+        self._make_ready()
+        return {
+            "tests": self._state.T[channels],
+            "unwell": self._diagnostics.state(channels),
+            **self._attenuation.state(channels),
+            **self._detector.state(channels),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]], channels: Ints) -> None:
+        """Takes up where another inspector left.
+
+        Args:
+            state: What that one's ``state`` was.
+            channels: int64[k], what the channels are here; each is known, none comes twice.
+
+        Raises:
+            ValueError: It is no such state, or has values that cannot be; nothing is changed.
+        """
+        self._make_ready()
+        tests = column(state, "tests", np.float64, len(channels), _ROWS)
+        unwell = column(state, "unwell", np.bool_, len(channels))
+        if not _possible(tests):
+            message = "a saved state with impossible values"
+            raise ValueError(message)
+        restore_windows = self._attenuation.restorer(state, channels, self._channels.rule[channels], tests[:, 0])
+        self._detector.restore(state, channels)
+        restore_windows()
+        self._state[:, channels] = tests.T
+        self._diagnostics.restore(unwell, channels)
+        self._undo = _nothing
 
     def _inspect_many(self, readings: Readings) -> list[Event]:  # noqa: PLR0915 - the tests, one after another
         rules, runs = self._channels.rules, Runs(readings.channel, single=len(readings.sensors) == 1)
@@ -466,6 +506,19 @@ def _spikes(  # noqa: PLR0913, PLR0917 - columns
         beyond = np.where(near * far > 0, np.minimum(np.abs(near), np.abs(far)), 0)
         beyond = np.where(rules.averages[rule], np.abs(value - (before + two_before) / 2), beyond)
         return places[beyond > rules.spike[rule]]
+
+
+def _possible(tests: Floats) -> bool:
+    """Whether saved rows of the state, float64[k, 8], can have come about."""
+    new = tests[:, 0] == NEVER
+    known = tests[~new]
+    time, value, _, still_since, still_value, level, calm, since = known.T
+    whole = known[:, [0, 3, 5, 6, 7]]
+    possible = ((whole >= 0) & (whole <= _LATEST) & (whole == np.floor(whole))).all(1)
+    possible &= ~np.isnan(value) & ~np.isnan(still_value) & (still_since <= time)
+    possible &= (level <= len(SEVERITIES)) & (calm < _CALM_READINGS) & (since <= time)
+    possible &= (level > 0) | ((calm == 0) & (since == 0))
+    return bool(possible.all()) and np.array_equal(tests[new], np.repeat(_NEW.T, new.sum(), 0), equal_nan=True)
 
 
 def _nothing() -> None:

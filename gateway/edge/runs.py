@@ -5,7 +5,7 @@ maxima over all runs at once, without a loop over values. Where no channel has t
 alone, what came before is the state of the channel, and next to nothing has to be computed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TypeVar
 
@@ -36,9 +36,9 @@ class Runs:
 
     def __init__(self, channel: Ints, *, single: bool) -> None:
         self.order: Ints | slice = slice(None)
-        self.alone = single
         self.channel = channel
-        if single:
+        self.alone = single or bool((channel[1:] > channel[:-1]).all())
+        if self.alone:
             return
         # a sort of numbers that hold channel and place is twice as fast as a stable sort of channels
         packed = np.sort(channel * len(channel) + np.arange(len(channel)))
@@ -144,6 +144,21 @@ class Chain:
             return np.where(self._which, column, state)
         end = self._latest[self._runs.tails]
         return np.where(end >= self._runs.heads, column[end], state)
+
+
+def column(
+    state: Mapping[str, npt.NDArray[np.generic]], name: str, dtype: type[_Scalar], *shape: int
+) -> npt.NDArray[_Scalar]:
+    """A copy of one array of a saved state.
+
+    Raises:
+        ValueError: It is missing, or of another type or shape.
+    """
+    found = state.get(name)
+    if found is None or found.dtype != dtype or found.shape != shape:
+        message = f"not a saved state: '{name}' is not {np.dtype(dtype)}{[*shape]}"
+        raise ValueError(message)
+    return np.array(found, dtype)
 
 
 class Places:

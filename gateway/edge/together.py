@@ -143,6 +143,24 @@ class Diagnostics:
 
         return suspect, commit
 
+    def state(self, channel: Ints) -> Flags:
+        """Whether each of some channels is a bad diagnosis, bool[n]."""
+        self._make_room()
+        return self._bad[channel]
+
+    def restore(self, bad: Flags, channel: Ints) -> None:
+        """Takes up where another one left.
+
+        Args:
+            bad: What that one's ``state`` was.
+            channel: int64[n], what the channels are here.
+        """
+        self._make_room()
+        self._bad[channel] = bad & self._channels.rules.diagnostic[self._channels.rule[channel]]
+        owner = self._channels.owner[: self._known][self._bad[: self._known]]
+        self._troubles[: self._sensors] = np.bincount(owner, minlength=self._sensors)
+        self.any = bool(len(owner))
+
     def _put(self, bad: dict[int, bool], troubles: dict[int, int]) -> None:
         for number, ill in bad.items():
             self._bad[number] = ill

@@ -1,9 +1,12 @@
 """Messages on their way through decode and inspect."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
 
 from gateway.config import OverrideConfig, SourceConfig
+from gateway.edge import detect
 from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.inspect import Event, Inspector
@@ -18,6 +21,15 @@ GOOD, SUSPECT, FAIL, MISSING = 1, 3, 4, 9
 Message = tuple[str, Mapping[str, object]]
 Answer = dict[str, tuple[int, Reason]]
 """Flag and reasons of each quantity of a message."""
+
+
+@contextmanager
+def easily_alarmed() -> Iterator[None]:
+    """The detector learns fast and raises many alarms, so that short series have some."""
+    with ExitStack() as stack:
+        for name, value in (("LEARNING", 6), ("_WARM", 4), ("THRESHOLD", 0.4), ("_PAUSE", 1), ("_FULL", 24)):
+            stack.enter_context(patch.object(detect, name, value))
+        yield
 
 
 class Inspected:

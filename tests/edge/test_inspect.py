@@ -1,20 +1,33 @@
 """Quality control: what each test says, and that it does not depend on how readings come in batches."""
 
 import itertools
+import random
 import tomllib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.edge.inspect import Event
 from gateway.edge.reasons import Reason
 from sensors import kinds
-from tests.edge.inspecting import DAY, FAIL, GOOD, MINUTE, NOW, SUSPECT, Answer, Inspected, Message, by_quantity
+from tests.edge.inspecting import (
+    DAY,
+    FAIL,
+    GOOD,
+    MINUTE,
+    NOW,
+    SUSPECT,
+    Answer,
+    Inspected,
+    Message,
+    by_quantity,
+    easily_alarmed,
+)
 
 PROBE = """
-title = { zh = "", en = "", ko = "" }
-interval = "1m"
 [quantities.t]
 spike = { suspect = 5 }
 step = 100
@@ -47,7 +60,7 @@ def kind(text: str) -> Mapping[str, kinds.Kind]:
     data = tomllib.loads(text)
     for quantity in data["quantities"].values():
         quantity |= {"title": TITLE, "unit": ""}
-    made = kinds.Kind.model_validate({"name": "probe", **data})
+    made = kinds.Kind.model_validate({"name": "probe", "title": TITLE, "interval": "1m", **data})
     return {"probe": made.model_copy(update={"quantities": {**kinds.DIAGNOSTICS, **made.quantities}})}
 
 
@@ -235,9 +248,70 @@ def test_values_are_judged_alike_however_they_come_in_batches(
         by.decoder.remember(readings.keys)
         return by_quantity(readings)
 
-    assert [
-        answer for a, b in itertools.pairwise(cuts) for answer in answers(together, messages[a:b], twice=False)
-    ] == [answer for message in messages for answer in answers(apart, [message], twice=True)]
+    with easily_alarmed():
+        assert [
+            answer for a, b in itertools.pairwise(cuts) for answer in answers(together, messages[a:b], twice=False)
+        ] == [answer for message in messages for answer in answers(apart, [message], twice=True)]
+
+
+def test_alarms_and_events_of_many_sensors_do_not_depend_on_batches() -> None:
+    draw = random.Random(1)  # noqa: S311 - repeatable
+    messages: list[Message] = [
+        (
+            f"city/a/probe/s{sensor}",
+            {"ts": NOW + minute * MINUTE + sensor, "calm": draw.gauss(2, 1), "u": draw.gauss(48, 1)},
+        )
+        for minute in range(60)
+        for sensor in draw.sample(range(40), 30)
+    ]
+    together, apart = Inspected(KNOWN), Inspected(KNOWN)
+    with easily_alarmed():
+        whole, events = together.send(messages)
+        cuts = [0, *sorted(draw.sample(range(len(messages)), 40)), len(messages)]
+        parts = [apart.send(messages[a:b]) for a, b in itertools.pairwise(cuts)]
+    assert whole == [answer for answers, _ in parts for answer in answers]
+    assert sorted(events, key=order) == sorted((event for _, raised in parts for event in raised), key=order)
+    assert events
+    assert 20 < len(having(Reason.UNUSUAL, whole, "u")) < len(whole) / 4
+    channels = np.arange(len(apart.channels))
+    one, other = together.inspector.state(channels), apart.inspector.state(channels)
+    assert all(np.array_equal(one[name], other[name], equal_nan=name == "tests") for name in one)
+
+
+def order(event: Event) -> tuple[int, int]:
+    return event.channel, event.time
+
+
+def test_what_is_unusual_is_suspect_and_still_raises_an_event() -> None:
+    known = kind('[quantities.w]\nsuspect = [0, 60]\nevents = [{ severity = "red", above = 50 }]')
+    usual = course("w", [20 + minute % 3 for minute in range(300)])
+    for value, charge, reason, raised in (
+        (55, 80, Reason.UNUSUAL, 1),
+        (55, 3, Reason.UNUSUAL | Reason.DIAGNOSTICS, 1),
+        (65, 80, Reason.UNUSUAL | Reason.SUSPECT_RANGE, 0),
+    ):
+        by = Inspected(known)
+        assert not having(Reason.UNUSUAL, judged(usual, by), "w")
+        (unusual,), events = by.send(
+            [("city/east/probe/p1", {"ts": NOW + 300 * MINUTE, "w": value, "battery": charge})]
+        )
+        assert unusual["w"] == (SUSPECT, reason)
+        assert len(events) == raised
+
+
+@pytest.mark.parametrize("sensitivity", [0, 0.01])
+def test_a_quantity_may_be_less_sensitive_or_not_at_all(sensitivity: float) -> None:
+    spiky = course("w", [20 + minute % 3 for minute in range(300)] + [45])
+    for factor, unusual in ((1, [300]), (sensitivity, [])):
+        known = kind(f"[quantities.w]\nsensitivity = {factor}")
+        assert having(Reason.UNUSUAL, judged(spiky, Inspected(known)), "w") == unusual
+
+
+def test_an_angle_and_a_diagnosis_are_never_unusual() -> None:
+    series = [3 + minute % 3 for minute in range(300)] + [300]
+    for key in ("direction = true", "healthy = [0, 400]"):
+        known = kind(f"[quantities.w]\n{key}")
+        assert not having(Reason.UNUSUAL, judged(course("w", series), Inspected(known)), "w")
 
 
 @pytest.mark.parametrize(
