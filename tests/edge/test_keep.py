@@ -14,8 +14,10 @@ import pytest
 from gateway.config import LimitsConfig, OverrideConfig, SourceConfig
 from gateway.edge import keep as keep_module
 from gateway.edge.decode import Decoder
+from gateway.edge.inspect import Inspector
 from gateway.edge.keep import Keep, Known, Step
 from gateway.edge.readings import Channels, Ints, Readings, Rules
+from gateway.edge.reasons import reason_text
 from gateway.edge.watch import Watch
 from sensors import kinds
 from tests.edge.test_way import MINUTE, NOW, Message, raw
@@ -109,8 +111,9 @@ class Gateway:
             overrides=overrides,
         )
         self.first, self.watch = Counting(self.channels, sums), Watch(self.channels)
+        self.inspector = Inspector(self.channels)
         self.stale: set[int] = set()
-        steps: dict[str, Step] = {"counting": self.first, "watch": self.watch}
+        steps: dict[str, Step] = {"counting": self.first, "watch": self.watch, "inspector": self.inspector}
         self.keep = Keep(self.path, self.channels, self.decoder, steps, self._stale)
         self.keep.load()
 
@@ -122,6 +125,11 @@ class Gateway:
         assert readings.dead == []
         self.first.judge(readings)
         return readings
+
+    def judge(self, *messages: Message) -> list[tuple[int, str]]:
+        """Flags and reasons."""
+        self.inspector.inspect(readings := self.send(*messages))
+        return list(zip(readings.flag.tolist(), map(reason_text, readings.reason.tolist()), strict=True))
 
     async def save(self) -> int:
         return await self.keep.save(NOW, committed)
@@ -184,6 +192,50 @@ async def test_a_running_event_ends_as_the_one_that_began_before_the_restart(tmp
         ends += after.watch.watch(readings)
     (ended,) = ends
     assert (ended.severity, ended.since) == ("none", began.since)
+
+
+async def test_who_is_restarted_judges_as_who_was_not(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    course = 20 + np.cumsum(rng.normal(0, 0.1, (600, 8)), 0)
+    course[100, 1] = 90  # fails
+    course[200, 2] += 15  # a spike
+    course[150:, 3] = course[150, 3]  # stuck
+    course[320:, 4] += 12  # a step, just after a restart
+    steady, gateway = Gateway(tmp_path / "nowhere"), Gateway(tmp_path)
+    marked: set[str] = set()
+    for minute, values in enumerate(course):
+        if minute in {151, 319, 500}:
+            await gateway.save()
+            gateway = Gateway(tmp_path)
+        time = NOW + minute * MINUTE
+        messages = [
+            (f"city/east/weather/w{number}", {"ts": time, "temperature": round(value, 1)})
+            for number, value in enumerate(values.tolist())
+        ]
+        judged = steady.judge(*messages)
+        assert gateway.judge(*messages) == judged, minute
+        marked.update(reason for _, reason in judged)
+    assert {"gross_range", "flat_line", "spike", "rate_of_change"} <= {
+        one for some in marked for one in some.split("+")
+    }
+
+
+async def test_after_a_kill_the_time_since_the_last_save_is_one_without_readings(tmp_path: Path) -> None:
+    def weather(minute: float) -> Message:
+        return "city/east/weather/w1", {"ts": int(NOW + minute * MINUTE), "temperature": round(20 + minute / 10, 1)}
+
+    before = Gateway(tmp_path)
+    assert {flag for minute in range(60) for flag, _ in before.judge(weather(minute))} == {1}
+    await before.save()
+    for minute in range(60, 120):
+        before.judge(weather(minute))
+    after = Gateway(tmp_path)
+    assert after.judge(weather(120)) == [(1, "gap")], "6.1 °C further than the last value it knows"
+    assert after.judge(weather(121), weather(122)) == [(1, ""), (1, "")]
+    assert after.judge(weather(90)) == [(1, "out_of_order")], "what the broker delivers late is no error"
+    soon = Gateway(tmp_path)
+    assert soon.judge(weather(64)) == [(1, "")]
+    assert soon.judge(weather(65)) == [(1, "")]
 
 
 async def test_layouts_are_taken_up_so_that_messages_need_no_table_of_their_own(tmp_path: Path) -> None:
