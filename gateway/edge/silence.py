@@ -79,11 +79,14 @@ class Silences:
     Args:
         channels: All sensors and channels.
         clock: Time that nobody sets, ms.
+
+    Attributes:
+        clock: That clock.
     """
 
     def __init__(self, channels: Channels, clock: Callable[[], int] = _monotonic) -> None:
         self._channels = channels
-        self._clock = clock
+        self.clock = clock
         self._count = self._sensors = 0  # channels and sensors that have a state
         self._last: Ints = np.empty(0, np.int64)  # of each channel: when it was heard; all others of each sensor
         self._gap: Floats = np.empty(0)  # ms, of the quantity that has the shortest
@@ -98,7 +101,7 @@ class Silences:
         if not len(readings.channel):
             return
         self._make_room()
-        now = self._clock()
+        now = self.clock()
         self._last[readings.channel] = now
         sensor = self._channels.owner[readings.channel[readings.starts]]  # one that comes twice gets the same twice
         heard = self._heard[sensor]
@@ -113,13 +116,13 @@ class Silences:
 
         Args:
             now: Present time, ms UTC.
-            connected_since: Since when the gateway is connected to the broker, by *clock*; None if it is not.
+            connected_since: Since when the gateway is connected to the broker, by its *clock*; None if it is not.
             excused: bool[sensors], of which no message is expected; of those beyond its end there is.
         """
         if connected_since is None:
             return []
         self._make_room()
-        moment, count = self._clock(), self._sensors
+        moment, count = self.clock(), self._sensors
         heard, since = self._heard[:count], self._since[:count]
         waived = np.zeros(count, bool)
         if excused is not None:
@@ -152,12 +155,12 @@ class Silences:
     def stale(self) -> Flags:
         """bool[channels], of which nothing came for thirty days."""
         self._make_room()
-        return self._clock() - self._last[: self._count] > _FORGOTTEN
+        return self.clock() - self._last[: self._count] > _FORGOTTEN
 
     def state(self, channels: Ints) -> dict[str, npt.NDArray[np.generic]]:
         """What is known of some channels and of their sensors, as copies, a row a channel."""
         self._make_room()
-        now, sensor = self._clock(), self._channels.owner[channels]
+        now, sensor = self.clock(), self._channels.owner[channels]
         heard = self._heard[sensor]
         return {
             "age": now - self._last[channels],
@@ -183,7 +186,7 @@ class Silences:
         if not (spans & (age >= 0) & (quiet >= -1) & (since >= 0)).all():
             msg = "silences that cannot be"
             raise ValueError(msg)
-        now, sensor = self._clock(), self._channels.owner[channels]
+        now, sensor = self.clock(), self._channels.owner[channels]
         self._last[channels] = now - age
         self._heard[sensor] = np.where(quiet < 0, _NEVER, now - quiet)
         self._usual[sensor], self._seen[sensor], self._since[sensor] = usual, seen, since
@@ -197,7 +200,7 @@ class Silences:
         first, sensors = self._sensors, len(self._channels.sensors)
         if count > len(self._last):
             self._last = widened(self._last, count)
-        self._last[before:count] = self._clock()
+        self._last[before:count] = self.clock()
         for name, fill in {**_SENSORS, "_gap": np.inf}.items():
             column = getattr(self, name)
             if sensors > len(column):
