@@ -1,0 +1,134 @@
+"""Offset: a constant is added to a channel at a stroke, and is taken away at a stroke.
+
+What is left of a channel's steps when those of its neighbours are taken away is its own: a step of some size that
+nothing before it came near may be where an offset began. From there the level must stay away, the steps in between must
+stay small, and a step of the same size must lead back. A true thing does not do so: it comes in several steps, wears
+off, or is seen by the neighbours. Each of these counts against an offset by how much it is of the step's size, so that
+nothing depends on what the quantity is.
+"""
+
+import numpy as np
+
+from gateway.edge.faults.look import COUNT, INTERVAL, LAST, TIME, Look, What
+from gateway.edge.readings import Floats, Ints
+
+_HOUR = 3_600_000.0  # ms
+_LEAST = 0.5  # of the spread: a step that matters
+_SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
+_READINGS = 12  # that it takes at least
+_BEFORE = 12  # readings in which nothing came near the step
+_QUIET = 6  # readings that tell the level before
+_AFTER = 4  # readings that tell the level after
+_ITS_OWN = 0.6  # share of what is left of a step that must be in the values themselves
+_LIKE = 0.6  # by how much of its size the step back may differ
+# What counts against an offset: log-odds by what each is of the step's size, from the Beijing and Logan recordings.
+_FOR = 6.0
+_AGAINST_BEFORE = 6.0  # the largest step before
+_AGAINST_WITHIN = 7.0  # and within
+_FOR_LEVEL = 2.3  # the least that the level was away
+_AGAINST_RETURN = 12.0  # half the difference of the two steps
+_AGAINST_AFTER = 5.0  # the largest step after
+_AGAINST_REST = 1.3  # what is left of the level after
+
+# Its rows.
+(
+    _VALUE,  # the reading before the last
+    _COMMON,  # what neighbours said last
+    _SINCE,  # time of the first reading of what may be an offset, ms; 0 if there is none
+    _SIZE,  # of its step
+    _LEVEL,  # before
+    _ODDS,  # for it, as of its beginning
+    _WITHIN,  # the largest step since, by its size
+    _LOW,  # the least that the level was away since, by its size
+    _RETURN,  # count of readings when it seemed to be over; 0 before
+) = range(9)
+
+
+class Offset:
+    """Calls an offset when it is over."""
+
+    rows = 9
+
+    def judge(self, look: Look, own: Floats) -> None:
+        """Looks at the reading before, whose neighbours are known by now."""
+        last, common = look.own[LAST], look.beside[0]
+        common = np.where(np.isfinite(common), common, own[_COMMON])
+        usual = look.slope * look.spread
+        step = last - own[_VALUE]
+        jump = step - usual * (common - own[_COMMON])
+        own[_VALUE], own[_COMMON] = last, common
+        size = np.abs(jump)
+        open_ = np.flatnonzero(own[_SINCE])
+        if len(open_):
+            self._follow(look, own, open_, (step[open_], jump[open_], (last - usual * common)[open_]))
+        begins = (size > _LEAST * look.spread) & (np.abs(step) > _ITS_OWN * size) & (step * jump > 0) & ~look.young
+        places = np.flatnonzero(begins & (own[_SINCE] == 0))
+        if len(places):
+            self._begin(look, own, places, jump[places])
+
+    @staticmethod
+    def _begin(look: Look, own: Floats, places: Ints, jump: Floats) -> None:
+        """Steps that stand alone may be where an offset begins."""
+        window = look.window(places, _BEFORE + 3)
+        usual = (look.slope * look.spread)[places]
+        rest = window.value - usual[:, None] * np.where(
+            np.isnan(window.common), own[_COMMON, places, None], window.common
+        )
+        size = np.abs(jump)
+        steps = _mix(np.diff(rest[:, :-2]), np.diff(window.value[:, :-2])).max(1)
+        odds = _FOR - _AGAINST_BEFORE * steps / size
+        near = np.diff(window.time[:, -3:-1])[:, 0] < 3 * look.own[INTERVAL, places]
+        lone = near & (odds > 0) & (look.own[COUNT, places] > _BEFORE + 3)
+        at = places[lone]
+        own[_SINCE, at], own[_SIZE, at] = look.own[TIME, at], jump[lone]
+        own[_LEVEL, at] = rest[lone, -2 - _QUIET : -2].mean(1)
+        own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[lone], 0, 1, 0
+
+    @staticmethod
+    def _follow(look: Look, own: Floats, places: Ints, seen: tuple[Floats, Floats, Floats]) -> None:
+        """Whether it is still as an offset is, and whether it is over; by the step, what of it is its own, and the level."""
+        size = own[_SIZE, places]
+        step, jump, level = seen
+        of_size = jump / size
+        away = (level - own[_LEVEL, places]) / size
+        mixed = _mix(of_size, step / size)
+        lasted = look.own[TIME, places] - own[_SINCE, places]
+        pending = own[_RETURN, places] > 0
+        least = np.maximum(_SHORTEST, _READINGS * look.own[INTERVAL, places])
+        returns = ~pending & (np.abs(of_size + 1) < _LIKE) & (lasted > least)
+        own[_RETURN, places[returns]] = look.own[COUNT, places[returns]]
+        goes_on = ~pending & ~returns
+        at = places[goes_on]
+        own[_WITHIN, at] = np.maximum(own[_WITHIN, at], mixed[goes_on])
+        own[_LOW, at] = np.minimum(own[_LOW, at], away[goes_on])
+        odds = (
+            own[_ODDS, places] - _AGAINST_WITHIN * own[_WITHIN, places] + _FOR_LEVEL * np.minimum(own[_LOW, places], 1)
+        )
+        over = (odds < 0) | (lasted > _LONGEST)
+        own[_SINCE, places[over & ~pending]] = 0
+        for number in np.flatnonzero(pending & (look.own[COUNT, places] >= own[_RETURN, places] + _AFTER)).tolist():
+            _decide(look, own, int(places[number]), float(odds[number]))
+
+
+def _decide(look: Look, own: Floats, place: int, odds: float) -> None:
+    """It seemed to be over some readings ago: whether it was."""
+    window = look.window(np.array([place]), _AFTER + 3)
+    common = np.where(np.isnan(window.common), own[_COMMON, place], window.common)
+    value, size = window.value[0], own[_SIZE, place]
+    rest = value - look.slope[place] * look.spread[place] * common[0]
+    steps, raw = np.diff(rest[:-1]) / size, np.diff(value[:-1]) / size
+    odds -= _AGAINST_RETURN * abs(steps[0] + 1) / 2
+    odds -= _AGAINST_AFTER * _mix(steps[1:], raw[1:]).max()
+    odds -= _AGAINST_REST * min(abs(rest[1:-1].mean() - own[_LEVEL, place]) / abs(size), 1)
+    if odds > 0:
+        confidence = float(1 / (1 + np.exp(-odds)))
+        look.say(place, own[_SINCE, place], window.time[0, 0], What.OFFSET, confidence, ("step", "level", "return"))
+        own[_SINCE, place] = 0
+    else:
+        own[_RETURN, place] = 0
+        own[_WITHIN, place] = max(own[_WITHIN, place], abs(steps[0]))
+
+
+def _mix(own: Floats, raw: Floats) -> Floats:
+    """Size of steps: what is a channel's own counts twice."""
+    return np.asarray((2 * np.abs(own) + np.abs(raw)) / 3)

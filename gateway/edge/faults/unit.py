@@ -1,0 +1,177 @@
+"""Unit: a sensor sends in another unit for a while, after a restart or an update of its software.
+
+The values jump, and go on as if nothing had happened when they are converted back: so they do for as long as it lasts,
+and so does the first value after it. Held against what a channel was expected to be, the converted values are off by a
+small part of what the sent ones are off by.
+"""
+
+import numpy as np
+
+from gateway.edge.faults.look import CALLED, COMMON, LAST, LEARNING, MEAN, PAIRS, QUICK, TIME, Look, What
+from gateway.edge.readings import Flags, Floats, Ints, Rules
+
+# What a sensor may send instead of a kind's unit: sent = true · factor + offset. Factors of NIST SP 811, appendix B;
+# gases at 25 °C and 1013 hPa (US EPA, 40 CFR 50); pH by the Nernst slope at 25 °C, 59.16 mV. Not of rain, which may be
+# any part of what it was.
+_UNITS: dict[str, tuple[tuple[float, float], ...]] = {
+    "°C": ((1.8, 32), (1, 273.15)),  # °F, K
+    "m/s": ((3.6, 0), (1.943844, 0), (2.236936, 0), (3.28084, 0), (100, 0)),  # km/h, kn, mph, ft/s, cm/s
+    "km/h": ((1 / 3.6, 0), (0.539957, 0), (0.621371, 0)),  # m/s, kn, mph
+    "hPa": ((0.1, 0), (0.750062, 0), (100, 0), (0.02953, 0), (0.0145038, 0)),  # kPa, mmHg, Pa, inHg, psi
+    "µg/m³": ((0.001, 0), (1000, 0), (0.531, 0), (0.509, 0), (0.382, 0)),  # mg/m³, ng/m³, ppb of NO2, O3, SO2
+    "mg/m³": ((1000, 0), (873, 0), (0.873, 0)),  # µg/m³, ppb and ppm of CO
+    "mg/L": ((1000, 0), (0.001, 0), (10, 0)),  # µg/L, g/L, about % of saturation with oxygen
+    "µS/cm": ((0.001, 0), (0.1, 0), (0.0001, 0)),  # mS/cm, mS/m, S/m
+    "m": ((3.28084, 0), (100, 0), (1000, 0), (39.37008, 0)),  # ft, cm, mm, in
+    "m³/s": ((35.31467, 0), (1000, 0), (3600, 0)),  # ft³/s, L/s, m³/h
+    "pH": ((-59.16, 414.12),),  # mV of the electrode
+    "%": ((0.01, 0),),  # a share
+    "lx": ((0.092903, 0), (0.001, 0)),  # fc, klx
+    "veh/h": ((0.25, 0), (1 / 60, 0)),  # in a quarter of an hour, in a minute
+}
+_MOST = max(len(units) for units in _UNITS.values())
+
+_HOUR = 3_600_000.0  # ms
+_BY_RATIO = 8.0  # a factor from which values are compared by their ratio, as they may vary by more than they are
+_UNLIKE = 4.0  # by how much a value must be a multiple, or a part, of the one before
+_RARE = 2.0  # decades by which a step must be rare that is no such multiple
+_EXPLAINED = 0.3  # share of a jump that may be left of it in the other unit
+_RUN = 0.35  # the same, on average
+_BOTH = 0.6  # the sum of those of the beginning, the time between, and the end
+_SHORTEST = 3  # readings, until it may be over
+_SHORTEST_LIKE = 10  # the same, of a jump that is no such multiple
+_SURE = 6  # readings until it may be called while it lasts
+_IMPOSSIBLE = 6.0  # decades by which the jump is then rare if it is no such multiple, or both jumps together
+_FAR = 5.0  # times the size of one step in a hundred, that it is then off by
+_CLEAR = 0.15  # what may be left then of a jump that is no multiple
+_TINY = 1e-9  # what zero is taken as where values are compared by their ratio
+_LONGEST = 48 * _HOUR
+
+# Its rows.
+(
+    _SINCE,  # time of the first reading of what may be another unit, ms; 0 if there is none
+    _BEFORE,  # the value before
+    _WHICH,  # place of the unit in the table
+    _COMMON,  # level of the neighbours then
+    _BEGINNING,  # share of the jump that was left in that unit
+    _COUNT,  # readings since
+    _SENT,  # sum of what they are off by as they were sent
+    _CONVERTED,  # and in that unit
+    _RARITY,  # of the jump, decades
+) = range(9)
+
+
+class Unit:
+    """Calls values in another unit when enough of them fit, or when they end."""
+
+    rows = 9
+
+    def __init__(self) -> None:
+        self._rules: Rules | None = None
+        self._factor: Floats = np.zeros((0, _MOST))
+        self._offset: Floats = np.zeros((0, _MOST))
+        self._known: Flags = np.zeros(0, bool)
+
+    def judge(self, look: Look, own: Floats) -> None:
+        """Looks at readings that are far from the one before, and at channels that seem to be in another unit."""
+        if self._rules is not look.rules:
+            self._take(look.rules)
+        busy = np.flatnonzero(own[_SINCE])
+        if len(busy):
+            self._follow(look, own, busy)
+        value, last = np.abs(look.value), np.abs(look.own[LAST])
+        far = (look.size > look.spread) | (_UNLIKE * value < last)
+        free = own[_SINCE] == 0
+        free[busy] = False  # what is over just now is no beginning
+        places = np.flatnonzero(far & self._known[look.rule] & ~look.young & free)
+        if len(places):
+            self._begin(look, own, places)
+
+    def _take(self, rules: Rules) -> None:
+        """Units of each rule, NaN where there is none."""
+        self._rules = rules
+        self._factor, self._offset = np.full((2, len(rules.all), _MOST), np.nan)
+        for number, rule in enumerate(rules.all):
+            for place, (factor, offset) in enumerate(_UNITS.get(rule.limits.unit, ()) if rule.limits else ()):
+                self._factor[number, place], self._offset[number, place] = factor, offset
+        self._known = np.isfinite(self._factor[:, 0])
+
+    def _begin(self, look: Look, own: Floats, places: Ints) -> None:
+        """The unit that explains a jump best, if any does."""
+        rule, last, value = look.rule[places], look.own[LAST, places], look.value[places]
+        factor, offset = self._factor[rule], self._offset[rule]
+        ratio = _by_ratio(factor, offset)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            converted = (value[:, None] - offset) / factor
+            left = _off(converted, last[:, None], ratio) / _off(value[:, None], last[:, None], ratio)
+            usual = look.own[MEAN, places, None]
+            away = _off(value[:, None], usual, ratio) > _off(last[:, None], usual, ratio)
+        likely = away & (ratio | (look.rarity[places] > _RARE)[:, None])
+        left = np.where(likely & np.isfinite(left), left, np.inf)
+        which = left.argmin(1)
+        best = left[np.arange(len(places)), which]
+        for number in np.flatnonzero(best < _EXPLAINED).tolist():
+            place = int(places[number])
+            common = look.beside[COMMON, place]
+            own[:, place] = (
+                look.time[place],
+                last[number],
+                which[number],
+                common,
+                best[number],
+                0,
+                0,
+                0,
+                look.rarity[place],
+            )
+            self._follow(look, own, places[number : number + 1], begun=True)
+
+    def _follow(self, look: Look, own: Floats, places: Ints, *, begun: bool = False) -> None:
+        """Whether values still fit, and whether they are as before."""
+        rule, which = look.rule[places], own[_WHICH, places].astype(np.int64)
+        factor, offset = self._factor[rule, which], self._offset[rule, which]
+        ratio = _by_ratio(factor, offset)
+        value, last = look.value[places], look.own[LAST, places]
+        moved = np.nan_to_num(look.beside[COMMON, places] - own[_COMMON, places])
+        slope = np.where(look.own[PAIRS, places] > LEARNING, look.slope[places], 1)
+        usual = slope * look.spread[places]
+        expected = own[_BEFORE, places] + np.where(ratio, 0, usual * moved)
+        end = np.full(len(places), np.inf)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if not begun:
+                left = _off(value, (last - offset) / factor, ratio) / _off(value, last, ratio)
+                end = np.where((ratio | (look.rarity[places] > _RARE)) & np.isfinite(left), left, np.inf)
+            off, off_converted = _off(value, expected, ratio), _off((value - offset) / factor, expected, ratio)
+        over = (end < _EXPLAINED) & (own[_COUNT, places] >= np.where(ratio, _SHORTEST, _SHORTEST_LIKE))
+        on = places[~over]
+        own[_COUNT, on] += 1
+        own[_SENT, on] += off[~over]
+        own[_CONVERTED, on] += np.minimum(off_converted, 2 * off)[~over]
+        part = own[_CONVERTED, places] / own[_SENT, places]
+        called = look.own[CALLED, places] == What.UNIT
+        rarity = own[_RARITY, places]
+        both = (own[_BEGINNING, places] + part + end < _BOTH) & (rarity + look.rarity[places] > _IMPOSSIBLE)
+        fits = (part < _RUN) & (ratio | both)
+        for number in np.flatnonzero(over & fits & ~called).tolist():
+            place = int(places[number])
+            look.say(place, own[_SINCE, place], look.own[TIME, place], What.UNIT, 0.95, ("step", "unit", "return"))
+        clear = (part < _CLEAR) & (rarity > _IMPOSSIBLE)
+        clear &= own[_SENT, places] > _FAR * own[_COUNT, places] * look.own[QUICK, places]
+        sure = ~over & ~called & (own[_COUNT, places] >= _SURE) & np.where(ratio, part < _RUN, clear)
+        for number in np.flatnonzero(sure & (look.own[CALLED, places] == 0)).tolist():
+            place = int(places[number])
+            look.begin(place, What.UNIT, own[_SINCE, place], 0.9, ("step", "unit"))
+        past = look.time[places] - own[_SINCE, places] > _LONGEST
+        over |= (off_converted > off) | (past & (look.own[CALLED, places] != What.UNIT))
+        look.end(places[over & (look.own[CALLED, places] == What.UNIT)])
+        own[_SINCE, places[over]] = 0
+
+
+def _by_ratio(factor: Floats, offset: Floats) -> Flags:
+    return np.asarray((offset == 0) & ((factor >= _BY_RATIO) | (factor * _BY_RATIO <= 1)))
+
+
+def _off(value: Floats, expected: Floats, ratio: Flags) -> Floats:
+    """By how much values are off, as numbers or by their ratio."""
+    by_ratio = np.abs(np.log(np.maximum(value, _TINY) / np.maximum(expected, _TINY)))
+    return np.where(ratio, by_ratio, np.abs(value - expected))
