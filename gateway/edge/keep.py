@@ -40,6 +40,7 @@ _CHANNELS = 256  # of a block, or those of one sensor
 _LARGEST = 2**26  # bytes of a block
 _LEFT_FREE = 2**25  # bytes that are the spool's, whatever is saved
 _LEFT_FREE_PART = 16  # of a small file system
+_FIRST = 600.0  # s from the start to the first save, for devices that never run for long
 _INTERVAL = 3600.0  # s between two saves
 _PER_DAY = 2**30  # bytes; beyond, saves are rarer: memory cards wear out
 _DAY = 86_400.0  # s
@@ -185,32 +186,34 @@ class Keep:
         for problem, times in account.problems.items():
             _log.warning("%s: %s (%d times); what it concerns is learnt again", self._path, problem, times)
 
-    async def run(self, now: Callable[[], int], committed: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, now: Callable[[], int], turn: asyncio.Lock, committed: Callable[[], Awaitable[None]]) -> None:
         """Saves every hour, or less often if that would be more than 1 GiB a day.
 
         Args:
             now: Present time, ms UTC.
+            turn: As of `save`.
             committed: As of `save`.
         """
-        size = 0
+        await asyncio.sleep(_FIRST)
         while True:
+            size = await self.save(now(), turn, committed)
             await asyncio.sleep(_pause(size))
-            size = await self.save(now(), committed)
 
-    async def save(self, now: int, committed: Callable[[], Awaitable[None]]) -> int:
+    async def save(self, now: int, turn: asyncio.Lock, committed: Callable[[], Awaitable[None]]) -> int:
         """Saves the state of every channel, as it is when its block's turn comes. A failure is logged.
 
         Args:
             now: Present time, ms UTC.
-            committed: Returns when all that was judged up to its call is committed.
+            turn: Held by whoever judges, until what it judged is on its way to the spool or taken back.
+            committed: Returns when all that is on its way there is committed.
 
         Returns:
-            Size of the file, bytes; 0 if it could not be written.
+            Size of the file, bytes; 0 if there is nothing to write, or if it could not be written.
         """
         began = time.monotonic()
         async with self._saving:
             try:
-                size = await self._save(now, committed)
+                size = await self._save(now, turn, committed)
             except OSError as error:
                 reason = error.strerror or error
                 _log.error("the filter's state cannot be saved to %s: %s", self._path, reason)
@@ -218,18 +221,23 @@ class Keep:
             finally:
                 with suppress(OSError):
                     self._new.unlink()
-        _log.info("the filter's state is saved: %d bytes in %.1f s", size, time.monotonic() - began)
+        if size:
+            _log.info("the filter's state is saved: %d bytes in %.1f s", size, time.monotonic() - began)
         return size
 
-    async def _save(self, now: int, committed: Callable[[], Awaitable[None]]) -> int:
+    async def _save(self, now: int, turn: asyncio.Lock, committed: Callable[[], Awaitable[None]]) -> int:
+        stale = self._stale()
+        in_all = len(np.unique(self._channels.owner[: len(stale)][~stale]))
+        if not in_all:
+            return 0
         with await asyncio.to_thread(_create, self._new) as file:
-            stale = self._stale()
-            in_all = len(np.unique(self._channels.owner[: len(stale)][~stale]))
             for sensors, channels in self._parts(stale.tobytes(), len(self._channels.sensors)):
-                states = {name: step.state(channels) for name, step in self._steps.items()}
+                async with turn:
+                    states = {name: step.state(channels) for name, step in self._steps.items()}
                 await asyncio.to_thread(_write, file, now, in_all, sensors, states)
             size = await asyncio.to_thread(_finish, file)
-            await committed()
+            async with turn:
+                await committed()
             await asyncio.to_thread(_rename, self._new, self._path)
         return size
 

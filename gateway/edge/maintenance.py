@@ -22,7 +22,7 @@ import numpy as np
 from gateway.config import ConfigError, GatewayConfig, MaintenanceConfig, MaintenanceFile, load
 from gateway.edge.readings import MISSING, UNKNOWN, Channels, Flags, Readings, Sensor
 
-_REASON = 262144
+_REASON = 262144  # of a value that is not judged for that
 
 _log = logging.getLogger("citygate.maintenance")
 

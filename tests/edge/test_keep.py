@@ -112,6 +112,7 @@ class Gateway:
         )
         self.first, self.watch = Counting(self.channels, sums), Watch(self.channels)
         self.inspector = Inspector(self.channels)
+        self.turn = asyncio.Lock()
         self.stale: set[int] = set()
         steps: dict[str, Step] = {"counting": self.first, "watch": self.watch, "inspector": self.inspector}
         self.keep = Keep(self.path, self.channels, self.decoder, steps, self._stale)
@@ -132,7 +133,7 @@ class Gateway:
         return list(zip(readings.flag.tolist(), map(reason_text, readings.reason.tolist()), strict=True))
 
     async def save(self) -> int:
-        return await self.keep.save(NOW, committed)
+        return await self.keep.save(NOW, self.turn, committed)
 
     def sums(self) -> dict[str, float]:
         """By sensor and quantity, of channels that have one."""
@@ -475,12 +476,36 @@ async def test_what_is_judged_but_not_committed_is_not_known_after_a_kill(tmp_pa
         asked.set()
         await commits.wait()
 
-    saving = asyncio.create_task(gateway.keep.save(NOW, commit))
+    saving = asyncio.create_task(gateway.keep.save(NOW, gateway.turn, commit))
     await asked.wait()
     assert Gateway(tmp_path).sums() == had, "a kill now: the broker sends the second messages again"
     commits.set()
     await saving
     assert Gateway(tmp_path).sums() == gateway.sums()
+
+
+async def test_what_is_judged_and_may_be_taken_back_is_not_saved_meanwhile(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    gateway.send(*town(3))
+    had = gateway.sums()
+    async with gateway.turn:
+        gateway.send(*town(3, NOW + 1))
+        saving = asyncio.create_task(gateway.save())
+        done, _ = await asyncio.wait([saving], timeout=0.2)
+        assert not done
+        gateway.first.sums /= 2  # taken back
+    assert await saving > 0
+    assert Gateway(tmp_path).sums() == had
+
+
+async def test_a_gateway_without_sensors_does_not_write_over_what_there_is(tmp_path: Path) -> None:
+    before = Gateway(tmp_path)
+    before.send(*town(3))
+    await before.save()
+    nobody = Gateway(tmp_path, SourceConfig(name="other"))
+    assert nobody.decoder.sensors == 0
+    assert await nobody.save() == 0
+    assert Gateway(tmp_path).sums() == before.sums()
 
 
 async def test_batches_that_come_while_it_is_saved_leave_each_channel_as_it_was_at_some_moment(tmp_path: Path) -> None:
@@ -510,7 +535,7 @@ async def test_a_save_that_is_cancelled_leaves_the_last_one(tmp_path: Path) -> N
     async def never() -> None:
         await asyncio.Event().wait()
 
-    saving = asyncio.create_task(gateway.keep.save(NOW, never))
+    saving = asyncio.create_task(gateway.keep.save(NOW, gateway.turn, never))
     await asyncio.sleep(0)
     saving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -555,8 +580,9 @@ async def test_the_room_that_the_spool_needs_is_not_taken(
 
 async def test_it_is_saved_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keep_module, "_INTERVAL", 0.01)
+    monkeypatch.setattr(keep_module, "_FIRST", 0.01)
     gateway = Gateway(tmp_path)
-    running = asyncio.create_task(gateway.keep.run(lambda: NOW, committed))
+    running = asyncio.create_task(gateway.keep.run(lambda: NOW, gateway.turn, committed))
     for minute in range(3):
         gateway.send(*town(3, NOW + minute))
         async with asyncio.timeout(20):
