@@ -1,0 +1,103 @@
+"""Noise: random noise lies on top of what a sensor measures, for half a day or so.
+
+What is added knows nothing of the reading before: steps turn again and again, and the change over two readings is no
+larger than over one. In a storm each value has to do with the one before, and the other quantities of the sensor and
+its neighbours are unquiet, too. Some sensors are noisy at times by themselves, so only more than that is called.
+"""
+
+import numpy as np
+
+from gateway.edge.faults.look import (
+    ACTIVITY,
+    CALLED,
+    COMMON_ACTIVITY,
+    COUNT,
+    QUICK,
+    STEADY,
+    STEP,
+    TURNS,
+    Look,
+    What,
+)
+from gateway.edge.readings import Flags, Floats, Ints
+
+NEXT, RECORD, BOUT, LAST = range(4)
+_WINDOW = 25  # readings that are looked at: a day, at one an hour
+_AGAIN = 4  # readings from one look to the next
+_UNREST = 2.0  # usual activity, from which a channel is looked at
+_ALTERNATING = 0.5  # share of steps that turn: two in three in noise, one in two in a random walk
+_SERIAL = -0.25  # correlation of a step and the next: -0.5 in noise
+_GROWTH = 1.5  # mean square of a change over two readings by that over one: 1 in noise, 2 in a random walk
+_EVEN = 0.6  # median step by the mean: 0.85 in noise, less where single steps stand out
+_MORE = 2.3  # times the usual step, and the unrest of others, that the median step is
+_TAIL = 0.35  # of the size that one step in a hundred has
+_UNQUIET = 1.8  # usual activity of others, from which there is a storm
+_MEMORY = 80 * 86_400_000.0  # ms in which earlier noise is forgotten
+_BETWEEN = 86_400_000.0  # ms without noise, after which it is another time
+_COUNTS = 0.7  # share of steps that are none, from which a channel counts rather than measures
+
+
+class Noise:
+    """Calls channels whose readings have nothing to do with one another any more.
+
+    Its rows are the count at which to look again, how strong earlier noise was, how strong that of this time is, and
+    when it was seen last, ms.
+    """
+
+    rows = 4
+
+    def judge(self, look: Look, own: Floats) -> None:
+        """Looks at what is unquiet, and ends what is calm again."""
+        usual = _UNREST * look.own[STEP]
+        unquiet = look.own[ACTIVITY] > usual
+        over = (look.own[CALLED] == What.NOISE) & ~unquiet
+        if over.any():
+            look.end(np.flatnonzero(over))
+        unquiet &= (look.own[TURNS] > _ALTERNATING) & (look.own[COUNT] >= own[NEXT])
+        if unquiet.any():
+            places = np.flatnonzero(unquiet & ~look.young & (look.own[STEADY] < _COUNTS))
+            if len(places):
+                own[NEXT, places] = look.own[COUNT, places] + _AGAIN
+                self._look(look, own, places)
+
+    def _look(self, look: Look, own: Floats, places: Ints) -> None:
+        """Calls noise."""
+        window = look.window(places, _WINDOW)
+        rough, strength = _roughness(window.value)
+        places, strength = places[rough], strength[rough]
+        if not len(places):
+            return
+        # it began with the first step as large as most of them
+        first = np.argmax(np.abs(np.diff(window.value[rough])) > strength[:, None], 1) + 1
+        since = window.time[rough, first]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            activity = np.where(look.young | (look.own[STEADY] > _COUNTS), np.nan, look.own[ACTIVITY] / look.own[STEP])
+        others = np.fmax(look.company(activity)[places], look.beside[COMMON_ACTIVITY, places])
+        others = np.fmax(others, 1)
+        more = strength / (others * np.maximum(look.own[STEP, places], 1e-300))
+        another = look.time[places] - own[LAST, places] > _BETWEEN
+        record = own[RECORD, places] * np.exp((own[LAST, places] - look.time[places]) / _MEMORY)
+        record = np.where(another, np.maximum(record, own[BOUT, places]), record)
+        called = (more > np.maximum(_MORE, record)) & (others < _UNQUIET) & (look.own[CALLED, places] == 0)
+        called &= strength > _TAIL * look.own[QUICK, places]
+        own[RECORD, places], own[LAST, places] = record, look.time[places]
+        own[BOUT, places] = np.maximum(np.where(another, 0, own[BOUT, places]), more)
+        for number in np.flatnonzero(called).tolist():
+            look.begin(int(places[number]), What.NOISE, since[number], 0.9, ["unrelated", "alone"])
+
+
+def _roughness(value: Floats) -> tuple[Flags, Floats]:
+    """Which of some windows are white noise, bool[m], and their median step, float64[m].
+
+    Args:
+        value: float64[m, k].
+    """
+    step = np.diff(value)
+    size = np.abs(step)
+    median, mean = np.median(size, 1), size.mean(1)
+    turned = (step[:, 1:] * step[:, :-1] < 0).mean(1) > _ALTERNATING
+    growth = ((value[:, 2:] - value[:, :-2]) ** 2).mean(1) < _GROWTH * (step**2).mean(1)
+    # a few large steps do not decide
+    step = np.clip(step - step.mean(1, keepdims=True), -3 * median[:, None], 3 * median[:, None])
+    serial = (step[:, 1:] * step[:, :-1]).sum(1) < _SERIAL * (step**2).sum(1)
+    return turned & growth & serial & (median > _EVEN * mean), median
