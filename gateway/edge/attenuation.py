@@ -33,7 +33,6 @@ class Attenuation:
 
     Attributes:
         any: Whether a rule has the test.
-        has: Whether each has.
     """
 
     def __init__(self) -> None:
@@ -45,9 +44,8 @@ class Attenuation:
 
     def set_rules(self, rules: Sequence[kinds.Attenuated | None]) -> None:
         """Takes the rules as arrays."""
-        self.has = [rule is not None for rule in rules]
-        self.any = any(self.has)
-        self._has = np.array(self.has)
+        self.any = any(rules)
+        self._has = np.array([rule is not None for rule in rules])
         self._length = np.array(
             [_ALWAYS if rule is None else max(round(rule.window * 1000 / _BLOCKS), 1) for rule in rules]
         )

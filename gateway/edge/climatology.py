@@ -20,7 +20,6 @@ class Climatology:
 
     Attributes:
         any: Whether a rule has one.
-        has: Whether each has.
     """
 
     def __init__(self, rules: Sequence[kinds.Climatology | None]) -> None:
@@ -34,8 +33,7 @@ class Climatology:
                 offsets.append(climatology.utc_offset)
         self._tables: Floats = np.array(tables)
         self._offset: Ints = np.rint(np.array(offsets) * _HOUR).astype(np.int64)
-        self.has = self._place.astype(bool).tolist()
-        self.any = any(self.has)
+        self.any = len(tables) > 1
 
     def judge(self, rule: Ints, time: Ints, value: Floats) -> tuple[Flags, Flags]:
         """Which values are unusual, and which are too much so: bool[n] each.

@@ -10,8 +10,11 @@ channel. Memory is counted in readings, so that it fits a reading a day and ten 
 of the day. State is bounded; what loses power loses at most that state, and learns again.
 """
 
+# ruff: noqa: PLR1730 - a comparison costs a third of what max() does, and is made for every reading
+
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from math import isfinite, sqrt
 from operator import gt
 from typing import NamedTuple
@@ -51,9 +54,10 @@ _NOT_NEGATIVE = [*range(5, 14), _MEMORY, _COUNT, _ALARMED, _RENEWAL, *range(45, 
 _LEVEL_SPANS = (3, 30, 300, 2000, 5)
 _SQUARE_SPANS = (30, 100, 2000, 2000)
 _SMOOTHED_SPANS = (2000, 2000, 10, 10, 30)  # the usual spread of the two spans, then rarities
-_WEIGHTS = [1 / span for span in (*_LEVEL_SPANS, *_SQUARE_SPANS, *_SMOOTHED_SPANS)]
-_WEIGHT: Floats = np.array(_WEIGHTS)[:, None]
+_WEIGHT: Floats = np.array([1 / span for span in (*_LEVEL_SPANS, *_SQUARE_SPANS, *_SMOOTHED_SPANS)])[:, None]
 _OLD = max(_LEVEL_SPANS)  # readings after which weights are as above; before, all readings count the same
+_SPANS = 3, 5, 10, 30, 100, 300, 2000  # all there are
+_OLD_WEIGHTS = tuple(1 / span for span in _SPANS)
 _FORGET = 3e-4  # share of the range of the middle level that is forgotten a reading
 _FORGETTING: Floats = np.array((0, _FORGET, 0))[:, None]
 _RENEWED = 10_000  # a range is that of the last one or two times as many readings
@@ -135,6 +139,8 @@ class Detector:
     def __init__(self, capacity: int = 256) -> None:
         self._places = Places()
         self._journal: list[Callable[[], None]] | None = None
+        self._remembers = True
+        self._spare: Floats = np.empty(0)
         self._hold(np.zeros((_ROWS, 0)), np.zeros((0, _CELLS), np.uint16))
         self._make_room(capacity)
 
@@ -178,9 +184,25 @@ class Detector:
         young: Flags = (place < 0) | (self._state[_COUNT, place] < LEARNING)
         return young
 
-    def begin(self) -> None:
-        """From now on, and until it is called again, what is learnt can be taken back."""
-        self._journal = []
+    def begin(self, channel: Ints | None = None) -> None:
+        """From now on, and until it is called again, what is learnt can be taken back.
+
+        Args:
+            channel: int64[n], all channels that will be scored; they are remembered at once, which is cheaper for many.
+                When absent, each is remembered when it is scored.
+        """
+        self._journal, self._remembers = [], channel is None
+        if channel is None or not len(channel):
+            return
+        place = self._place(channel)
+        first, last = int(place.min()), int(place.max())
+        some: Ints | slice = slice(first, last + 1) if last - first < _DENSE * len(place) else place
+        size = _ROWS * (last + 1 - first if isinstance(some, slice) else len(place))
+        if size > len(self._spare):
+            self._spare = np.empty(size + size // 4)  # kept, for new memory costs more than the copy
+        before = self._spare[:size].reshape(_ROWS, -1)
+        before[:] = self._state[:, some]
+        self._journal.append(partial(self._put, some, before))
 
     def undo(self) -> None:
         """Takes back what was learnt since `begin`."""
@@ -252,7 +274,7 @@ class Detector:
             # the state of all channels of a range is judged where it is, which is far cheaper than to collect it
             some = slice(first, last + 1)
         own = self._state[:, some]
-        if self._journal is not None:
+        if self._journal is not None and self._remembers:
             self._journal.append(partial(self._put, some, own.copy()))
         if not dense:
             judged = self._judge(own, place, None, time, value, sensitivity)
@@ -394,9 +416,10 @@ class Detector:
         memory, count, alarmed, renewal, last, interval = own[_MEMORY : _INTERVAL + 1]
         if not isfinite(value) or time <= last:
             return 0.0, False
-        if self._journal is not None:
+        if self._journal is not None and self._remembers:
             self._journal.append(partial(self._put, place, own))
-        value = min(max(value, -_LARGEST), _LARGEST)
+        if not -_LARGEST <= value <= _LARGEST:
+            value = _LARGEST if value > 0 else -_LARGEST
         count += 1
         step = time - last
         if count == 1:
@@ -413,22 +436,18 @@ class Detector:
             step = longest
         interval += _INTERVAL_WEIGHT * (step - interval)
 
-        weights = _WEIGHTS
-        if count <= _OLD:
-            share = 1 / count
-            weights = [max(share, weight) for weight in _WEIGHTS]
-        w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13 = weights
+        of_3, of_5, of_10, of_30, of_100, of_300, of_2000 = _weights(count) if count <= _OLD else _OLD_WEIGHTS
         change, off, far = value - before, value - middle, value - slow
-        fast += w0 * (value - fast)
-        middle += w1 * off
-        long += w2 * (value - long)
-        new_slow = slow + w3 * far
-        before += w4 * change
+        fast += of_3 * (value - fast)
+        middle += of_30 * off
+        long += of_300 * (value - long)
+        new_slow = slow + of_2000 * far
+        before += of_5 * change
         centred, off = value - new_slow, off * off
-        narrow += w5 * (off - narrow)
-        wide += w6 * (off - wide)
-        variance += w7 * (far * centred - variance)
-        changes += w8 * (change * change - changes)
+        narrow += of_30 * (off - narrow)
+        wide += of_100 * (off - wide)
+        variance += of_2000 * (far * centred - variance)
+        changes += of_2000 * (change * change - changes)
         spread, spread_wide = sqrt(narrow), sqrt(wide)
 
         beyond = above = below = above_long = below_long = 0.0
@@ -441,14 +460,27 @@ class Detector:
         elif middle < low_middle:
             below = low_middle - middle
         forgotten = (high_middle - low_middle) * _FORGET
-        high_middle, low_middle = max(middle, high_middle - forgotten), min(middle, low_middle + forgotten)
+        high_middle, low_middle = high_middle - forgotten, low_middle + forgotten
+        if middle > high_middle:
+            high_middle = middle
+        if middle < low_middle:
+            low_middle = middle
         if long > high_long:
             above_long, high_long = long - high_long, long
         elif long < low_long:
             below_long, low_long = low_long - long, long
-        next_high, next_low = max(value, next_high), min(value, next_low)
-        next_high_middle, next_low_middle = max(middle, next_high_middle), min(middle, next_low_middle)
-        next_high_long, next_low_long = max(long, next_high_long), min(long, next_low_long)
+        if value > next_high:
+            next_high = value
+        if value < next_low:
+            next_low = value
+        if middle > next_high_middle:
+            next_high_middle = middle
+        if middle < next_low_middle:
+            next_low_middle = middle
+        if long > next_high_long:
+            next_high_long = long
+        if long < next_low_long:
+            next_low_long = long
         if count >= renewal:
             high, high_middle, high_long = next_high, next_high_middle, next_high_long
             low, low_middle, low_long = next_low, next_low_middle, next_low_long
@@ -460,26 +492,37 @@ class Detector:
             start, cell = place * _CELLS, _bin(centred / deviation) + 1
             hourly = self._rare(start + time // _HOUR % _HOURS * _ROW, cell)
             paired = self._rare(start + (_HOURS + _bin(change / (sqrt(changes) or 1.0))) * _ROW, cell)
-        hours += w11 * (hourly - hours)
-        pairs += w12 * (paired - pairs)
-        pairs_long += w13 * (paired - pairs_long)
+        hours += of_10 * (hourly - hours)
+        pairs += of_10 * (paired - pairs)
+        pairs_long += of_30 * (paired - pairs_long)
         views = (
             abs(fast - slow), abs(spread - usual), abs(spread_wide - usual_wide), beyond, above, below,
             above_long, below_long, hourly, hours, paired, pairs, pairs_long,
         )  # fmt: skip
-        usual += w9 * (spread - usual)
-        usual_wide += w10 * (spread_wide - usual_wide)
+        usual += of_2000 * (spread - usual)
+        usual_wide += of_2000 * (spread_wide - usual_wide)
 
-        evidence = 0.0
-        rate, quantiles = _YOUTH / (count + _YOUNG) + _RATE, own[_QUANTILE]
-        if True in map(gt, views, quantiles):
-            evidence, quantiles, *others = _calibrate_one(own, count, rate, views)
-            its[_EXCESS.start :] = [*others[0], *others[1]]
-        else:
-            quantiles = [
-                quantile - rate * (excess if (least := _LEAST_EXCESS * quantile) < excess else least) * _TAIL
-                for quantile, excess in zip(quantiles, own[_EXCESS], strict=True)
-            ]
+        rate, quantiles, length = _YOUTH / (count + _YOUNG) + _RATE, own[_QUANTILE], 0.0
+        lowered = [
+            quantile - rate * (excess if (least := _LEAST_EXCESS * quantile) < excess else least) * _TAIL
+            for quantile, excess in zip(quantiles, own[_EXCESS], strict=True)
+        ]
+        for number in compress(range(_VIEWS), map(gt, views, quantiles)):
+            view, quantile, excess = views[number], quantiles[number], own[_EXCESS.start + number]
+            more = view - quantile
+            if excess > 0 and count > _WARM:
+                surprise = min(more / excess / _DECADE, _CAP)
+                length += surprise * surprise
+            if quantile > 0:
+                step = rate * max(_LEAST_EXCESS * quantile, excess)
+                lowered[number] = quantile - step * _TAIL + step
+                its[_BEYOND.start + number] = often = own[_BEYOND.start + number] + 1
+                excess += max(_EXCESS_WEIGHT, 1 / (often + 1)) * (min(more, _OUTLIER * excess) - excess)
+            else:
+                excess = 0.5 * view
+                lowered[number] = view - rate * max(_LEAST_EXCESS * view, excess) * _TAIL
+            its[_EXCESS.start + number] = excess
+        evidence = sqrt(length)
         alarm = evidence * sensitivity > THRESHOLD and evidence > memory
         alarm = alarm and count > LEARNING and count - alarmed > _PAUSE
         memory *= 1 - _HALF / min(max(_HALF_LIFE * count, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
@@ -491,7 +534,7 @@ class Detector:
             usual, usual_wide, hours, pairs, pairs_long,
             high, high_middle, high_long, low, low_middle, low_long,
             next_high, next_high_middle, next_high_long, next_low, next_low_middle, next_low_long,
-            memory, count, alarmed, renewal, time, interval, *quantiles,
+            memory, count, alarmed, renewal, time, interval, *lowered,
         ]  # fmt: skip
         return evidence, alarm
 
@@ -506,7 +549,8 @@ class Detector:
         cells[last] = total + 1
         if total + 1 >= _FULL:
             self._halve(np.array([start]))
-        return max(_LOG_ROWS[total] - _LOG_CELLS[near], 0.0) if total > _FEW else 0.0
+        rarity = _LOG_ROWS[total] - _LOG_CELLS[near]
+        return rarity if rarity > 0 and total > _FEW else 0.0
 
 
 def _records(own: Floats, value: Floats, views: Floats) -> None:
@@ -563,31 +607,12 @@ def calibrate(own: Calibration, count: Floats, views: Floats) -> tuple[Ints, Int
     return said
 
 
-def _calibrate_one(
-    own: list[float], count: float, rate: float, views: Sequence[float]
-) -> tuple[float, list[float], list[float], list[float]]:
-    """What `calibrate` does, for one reading: its evidence, and the new quantiles, excesses and counts."""
-    length = 0.0
-    quantiles, excesses, counts = own[_QUANTILE], own[_EXCESS], own[_BEYOND]
-    for number, (view, quantile, excess) in enumerate(zip(views, quantiles, excesses, strict=True)):
-        more = view - quantile
-        if more > 0:
-            if excess > 0 and count > _WARM:
-                surprise = min(more / excess / _DECADE, _CAP)
-                length += surprise * surprise
-            if quantile > 0:
-                least = _LEAST_EXCESS * quantile
-                step = rate * max(least, excess)
-                quantiles[number] = quantile - step * _TAIL + step
-                counts[number] += 1
-                weight = max(_EXCESS_WEIGHT, 1 / (counts[number] + 1))
-                excesses[number] = excess + weight * (min(more, _OUTLIER * excess) - excess)
-                continue
-            quantiles[number], excesses[number] = view, 0.5 * view
-        least = _LEAST_EXCESS * quantiles[number]
-        quantiles[number] -= rate * max(least, excesses[number]) * _TAIL
-    return sqrt(length), quantiles, excesses, counts
+def _weights(count: float) -> Sequence[float]:
+    """The weight of a reading by span, while the channel is young."""
+    share = 1 / count
+    return [share if count < span else 1 / span for span in _SPANS]
 
 
 def _bin(z: float) -> int:
-    return int(min(max((z + _SPAN) * _BINS_A_DEVIATION, 0), _BINS - 1))
+    place = (z + _SPAN) * _BINS_A_DEVIATION
+    return 0 if place < 0 else int(place) if place < _BINS else _BINS - 1

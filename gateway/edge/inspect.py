@@ -291,42 +291,40 @@ class Inspector:
         self, readings: Readings, channels: list[int]
     ) -> list[Event]:
         values, times, rules = readings.value.tolist(), readings.time.tolist(), readings.rule.tolist()
-        states = [self._state[:, channel].tolist() for channel in channels]
-        limits = [self._limits_of(rule) for rule in rules]
-        known = zip(limits, states, times, values, readings.reason.tolist(), strict=True)
-        answers = [tested(its, state[_PAST], time, value, reason) for its, state, time, value, reason in known]
+        bits = readings.reason.tolist()
+        answers, limits, states, failed = [], [], [], []
         commits: list[Commit] = []
-        failed = [answer.failed for answer in answers]
-        bits = [answer.reason for answer in answers]
-        if self._attenuation.any:
-            for place, (channel, rule, answer) in enumerate(zip(channels, rules, answers, strict=True)):
-                if answer.kept and self._attenuation.has[rule]:
-                    weak, dead, commit = self._attenuation.judge_one(channel, rule, times[place], values[place])
-                    commits.append(commit)
-                    bits[place] |= _ATTENUATED * (weak or dead)
-                    failed[place] = failed[place] or dead
-        if self._climatology.any:
-            for place, rule in enumerate(rules):
-                if self._climatology.has[rule]:
-                    unusual, wrong = self._climatology.judge_one(rule, times[place], values[place])
-                    bits[place] |= _CLIMATOLOGY * (unusual or wrong)
-                    failed[place] = failed[place] or wrong
-        if any(layout.checks for layout in readings.layouts):
-            ill, unmoved = [answer.ill for answer in answers], [answer.unmoved for answer in answers]
-            for place in contradictions_of_few(readings, ill, unmoved):
-                bits[place] |= _CONTRADICTION
-        if self._diagnostics.any or any(its.diagnostic for its in limits):
+        diagnostic = self._diagnostics.any
+        for place, (channel, rule) in enumerate(zip(channels, rules, strict=True)):
+            its = self._limits.get(rule) or self._read_limits(rule)
+            state = self._state[:, channel].tolist()
+            answer = tested(its, state[_PAST], times[place], values[place], bits[place])
+            reason, fails, diagnostic = answer.reason, answer.failed, diagnostic or its.diagnostic
+            if its.attenuated and answer.kept:
+                weak, dead, commit = self._attenuation.judge_one(channel, rule, times[place], values[place])
+                reason |= _ATTENUATED * (weak or dead)
+                fails = fails or dead
+                commits.append(commit)
+            if its.climatology:
+                unusual, wrong = self._climatology.judge_one(rule, times[place], values[place])
+                reason |= _CLIMATOLOGY * (unusual or wrong)
+                fails = fails or wrong
+            bits[place] = reason
+            answers.append(answer)
+            limits.append(its)
+            states.append(state)
+            failed.append(fails)
+        for place in contradictions_of_few(readings, answers):
+            bits[place] |= _CONTRADICTION
+        if diagnostic:
             unwell, commit = self._diagnostics.judge(readings)
             commits.append(commit)
             for place in () if unwell is None else unwell.nonzero()[0].tolist():
                 bits[place] |= _UNWELL * (values[place] == values[place])
 
-        events: list[Event] = []
-        flags: list[int] = []
-        after = [state[_COURSE] for state in states]
-        for place, (channel, its, answer, time, value) in enumerate(
-            zip(channels, limits, answers, times, values, strict=True)
-        ):
+        events, flags, after = [], [], []
+        for place, (channel, its, answer) in enumerate(zip(channels, limits, answers, strict=True)):
+            time, value, course = times[place], values[place], states[place][_COURSE]
             against = bits[place] & ~_REMARKS
             flag = SUSPECT if against else its.unjudged
             if answer.again:
@@ -335,29 +333,31 @@ class Inspector:
                 flag = MISSING
             elif failed[place] or answer.another:
                 flag = FAIL
-            if answer.newer and (flag == GOOD or (flag == SUSPECT and against == _UNWELL)):
-                course = after[place]
-                if course[0] or value >= its.mildest_above or value <= its.mildest_below:
-                    before = _Course(*course)
-                    after[place] = now = before.after(its.level(value), time)
-                    if told := _event(self._channels.rules, rules[place], channel, time, value, before, now):
-                        events.append(told)
-            if answer.kept and flag != FAIL and its.sensitivity:
-                _, alarm = self._detector.score_one(channel, time, value, its.sensitivity)
-                if alarm:
-                    bits[place] |= _UNUSUAL
-                    flag = SUSPECT
+            heard = answer.newer and (flag == GOOD or (flag == SUSPECT and against == _UNWELL))
+            if heard and (course[0] or value >= its.mildest_above or value <= its.mildest_below):
+                before = _Course(*course)
+                course = before.after(its.level(value), time)
+                if told := _event(self._channels.rules, rules[place], channel, time, value, before, course):
+                    events.append(told)
+            if (
+                answer.kept
+                and flag != FAIL
+                and its.sensitivity
+                and self._detector.score_one(channel, time, value, its.sensitivity)[1]
+            ):
+                bits[place] |= _UNUSUAL
+                flag = SUSPECT
             flags.append(flag)
+            after.append((*answer.past, *course))
 
         readings.flag[:], readings.reason[:] = flags, bits
         self._undo = partial(self._take_back, channels, states, [commit() for commit in commits])
-        for channel, answer, course in zip(channels, answers, after, strict=True):
-            self._state[:, channel] = (*answer.past, *course)
+        for channel, state in zip(channels, after, strict=True):
+            self._state[:, channel] = state
         return events
 
-    def _limits_of(self, rule: int) -> Limits:
-        if (limits := self._limits.get(rule)) is None:
-            limits = self._limits[rule] = Limits.of(self._channels.rules, rule)
+    def _read_limits(self, rule: int) -> Limits:
+        limits = self._limits[rule] = Limits.of(self._channels.rules, rule)
         return limits
 
     def _take_back(
@@ -372,6 +372,9 @@ class Inspector:
         """Places of the values at which the adaptive detector raises an alarm; it learns from all that are judged."""
         sensitivity = self._channels.rules.sensitivity[rule]
         places = (judged & (sensitivity > 0)).nonzero()[0]
+        learning = np.zeros(len(runs.channel), bool)
+        learning[runs.of(places)] = True
+        self._detector.begin(runs.channel[learning])
         alarms = []
         for some in runs.rounds(places):
             channel = runs.channel[runs.of(some)]

@@ -44,11 +44,14 @@ class Limits(NamedTuple):
     unjudged: int
     sensitivity: float
     diagnostic: bool
+    attenuated: bool
+    climatology: bool
 
     @classmethod
     def of(cls, rules: Rules, rule: int) -> "Limits":
         """Those of one rule."""
-        return cls(*(getattr(rules, name)[rule].tolist() for name in cls._fields))
+        own = [getattr(rules, name)[rule].tolist() for name in cls._fields[:-2]]
+        return cls(*own, rules.attenuation[rule] is not None, rules.climatology[rule] is not None)
 
     def level(self, value: float) -> int:
         """The gravest severity that a value reaches: 0 none, 1 blue … 4 red."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gateway.edge.inspect_one import Tested
 from gateway.edge.readings import Bytes, Channels, Flags, Floats, Ints, Layout, Readings, widened
 from gateway.edge.runs import Runs
 
@@ -48,13 +49,12 @@ def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Floats) 
     return None if blamed is None else blamed[runs.order]
 
 
-def contradictions_of_few(readings: Readings, ill: Sequence[bool], unmoved: Sequence[float]) -> set[int]:
+def contradictions_of_few(readings: Readings, tested: Sequence[Tested]) -> set[int]:
     """The same for few messages, where array operations would cost more.
 
     Args:
         readings: The batch.
-        ill: Of each value, in its order.
-        unmoved: Of each value, ms.
+        tested: What the other tests say of each value, in its order.
 
     Returns:
         Places of the values.
@@ -63,14 +63,14 @@ def contradictions_of_few(readings: Readings, ill: Sequence[bool], unmoved: Sequ
     for row, layout in enumerate(readings.layouts):
         for check in layout.checks:
             start = int(readings.starts[row])
-            if any(ill[start + place] for place in check.places.values()):
+            if any(tested[start + place].ill for place in check.places.values()):
                 continue
             columns = {name: readings.value[start + place] for name, place in check.places.items()}
             with np.errstate(all="ignore"):
                 broken = check.when is None or bool(check.when(columns))
                 broken = broken and (check.expect is None or not check.expect(columns))
             if broken and (
-                check.longest is None or min(unmoved[start + place] for place in check.same) >= check.longest
+                check.longest is None or min(tested[start + place].unmoved for place in check.same) >= check.longest
             ):
                 blamed.update(start + place for place in check.blamed)
     return blamed

@@ -1,7 +1,8 @@
 """What the step *inspect* costs a value: in large batches, with one value a channel, and one message at a time.
 
-The readings are those of air stations with every test of their kind switched on, one value in a thousand out of range,
-times rising. CPU time of this machine, now; the least of three rounds, for other work can only add to it.
+The readings are those of air stations with every test of their kind and the adaptive detector switched on, one value in
+a thousand out of range, times rising. CPU time of this machine, now; the least of three rounds, for other work can only
+add to it.
 """
 
 import random
@@ -37,8 +38,9 @@ def batches(sensors: int, messages: int, size: int, quantities: int = len(QUANTI
             named = [f'"{name}":{value:.2f}' for name, value in zip(QUANTITIES, values, strict=True)]
             fields = ",".join(named[:quantities])
             batch.topics.append(f"city/east/air/a{i % sensors}")
-            batch.payloads.append(f'{{"ts":{NOW + i // sensors * 60_000},{fields}}}'.encode())
-            batch.received.append(NOW)
+            now = NOW + i // sensors * 60_000
+            batch.payloads.append(f'{{"ts":{now},{fields}}}'.encode())
+            batch.received.append(now)
         made.append(batch)
     return made
 
@@ -75,4 +77,14 @@ def test_bench_inspect(report: Report) -> None:
     for quantities in (5, 1):
         micros = cost(100, report.scaled(ALONE), 1, quantities)
         rows.append({"channels": f"{100 * quantities:,}", "values at a time": quantities, "µs a value": micros})
-    report.table("inspect", "Inspect: CPU a value", rows)
+    report.table("inspect", "Inspect: CPU a value", rows, f"state a channel: {state()} bytes")
+
+
+def state() -> int:
+    """Bytes that the inspector keeps for a channel with every test."""
+    channels = Channels()
+    decoder = Decoder((SourceConfig(),), kinds.builtin(), "gw", channels)
+    inspector = Inspector(channels)
+    for batch in batches(1, 2, 1):
+        inspector.inspect(decoder.decode(batch))
+    return sum(array.nbytes for array in inspector.state(np.arange(1)).values())

@@ -130,7 +130,7 @@ def test_what_was_learnt_since_it_began_can_be_taken_back(channels: int, monkeyp
     draw = np.random.default_rng(4)
     everyone = np.arange(channels)
     for row in range(len(value)):
-        wavering.begin()
+        wavering.begin(everyone if row % 2 else None)
         before = wavering.state(everyone)
         for _ in range(2):
             some = draw.permutation(channels)[: draw.integers(1, channels + 1)]
@@ -170,11 +170,13 @@ def test_sensitivity_is_that_of_each_channel() -> None:
 def test_state_does_not_grow_over_a_million_readings() -> None:
     detector = Detector(1000)
     channel = np.arange(1000)
+    detector.begin(channel)
     detector.score(channel, np.zeros(1000, np.int64), np.zeros(1000))
+    detector.begin()
     size = held(detector)
     draw = np.random.default_rng(3)
     for row in range(1, 1001):
-        detector.begin()
+        detector.begin(channel)
         detector.score(channel, np.full(1000, row * MINUTES), draw.normal(0, 1, 1000))
     detector.begin()
     assert held(detector) == size
@@ -184,7 +186,7 @@ def test_state_does_not_grow_over_a_million_readings() -> None:
 
 def held(detector: Detector) -> int:
     """Bytes of all its arrays, and of what it keeps to take back."""
-    arrays = (detector._state, detector._counts, detector._places._place)
+    arrays = (detector._state, detector._counts, detector._places._place, detector._spare)
     return sum(array.nbytes for array in arrays) + len(detector._journal or ())
 
 
