@@ -167,6 +167,9 @@ class Keep:
                         self._restore(block, entered[place], account.problems)
         except OSError as error:
             account.problems[f"cannot be read: {error.strerror}"] += 1
+        except Exception as error:  # noqa: BLE001 - no fault of a step keeps a gateway from starting
+            _log.exception("%s cannot be taken up", self._path)
+            account.problems[f"cannot be taken up: {error!r}"] += 1
         if not account.found:
             why = "; ".join(account.problems) or "is empty"
             aside = self._path.with_name(f"{self._path.name}.unusable")
@@ -200,7 +203,7 @@ class Keep:
             await asyncio.sleep(_pause(size))
 
     async def save(self, now: int, turn: asyncio.Lock, committed: Callable[[], Awaitable[None]]) -> int:
-        """Saves the state of every channel, as it is when its block's turn comes. A failure is logged.
+        """Saves the state of every channel, as it is when its block's turn comes. A failure is logged, and no more.
 
         Args:
             now: Present time, ms UTC.
@@ -217,6 +220,9 @@ class Keep:
             except OSError as error:
                 reason = error.strerror or error
                 _log.error("the filter's state cannot be saved to %s: %s", self._path, reason)
+                return 0
+            except Exception:  # noqa: BLE001 - or stops it
+                _log.exception("the filter's state cannot be saved")
                 return 0
             finally:
                 with suppress(OSError):

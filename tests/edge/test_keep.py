@@ -578,6 +578,24 @@ async def test_the_room_that_the_spool_needs_is_not_taken(
     assert names(tmp_path) == []
 
 
+async def test_a_fault_in_a_step_does_not_stop_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    gateway = Gateway(tmp_path)
+    gateway.send(*town(3))
+    await gateway.save()
+    monkeypatch.setattr(gateway.watch, "state", broken)
+    assert await gateway.save() == 0
+    assert "cannot be saved" in caplog.text
+    assert Gateway(tmp_path).sums() == gateway.sums(), "the last one is still there"
+    monkeypatch.setattr(Register, "enter", broken)
+    assert Gateway(tmp_path).sums() == {}
+    assert "cannot be taken up" in caplog.text
+
+
 async def test_it_is_saved_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keep_module, "_INTERVAL", 0.01)
     monkeypatch.setattr(keep_module, "_FIRST", 0.01)
