@@ -9,12 +9,13 @@ nothing depends on what the quantity is.
 
 import numpy as np
 
-from gateway.edge.faults.look import COUNT, INTERVAL, LAST, TIME, Look, What
+from gateway.edge.faults.look import COUNT, INTERVAL, LAST, LEARNING, PAIRS, TIME, ZEROS, Look, What
 from gateway.edge.readings import Floats, Ints
 
-_HOUR = 3_600_000.0  # ms
+_HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
 _LEAST = 0.5  # of the spread: a step that matters
 _SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
+_OFTEN = 0.5  # share of zeros, from which a quantity comes and goes
 _READINGS = 12  # that it takes at least
 _BEFORE = 12  # readings in which nothing came near the step
 _QUIET = 6  # readings that tell the level before
@@ -25,6 +26,7 @@ _LIKE = 0.6  # by how much of its size the step back may differ
 _FOR = 6.0
 _AGAINST_BEFORE = 6.0  # the largest step before
 _AGAINST_WITHIN = 7.0  # and within
+_AGAINST_SHORT = 4.0  # the part of a day that it was shorter than one
 _FOR_LEVEL = 2.3  # the least that the level was away
 _AGAINST_RETURN = 12.0  # half the difference of the two steps
 _AGAINST_AFTER = 5.0  # the largest step after
@@ -40,20 +42,21 @@ _AGAINST_REST = 1.3  # what is left of the level after
     _ODDS,  # for it, as of its beginning
     _WITHIN,  # the largest step since, by its size
     _LOW,  # the least that the level was away since, by its size
-    _RETURN,  # count of readings when it seemed to be over; 0 before
-) = range(9)
+    _BEGAN,  # count of readings at its beginning
+    _RETURN,  # and when it seemed to be over; 0 before
+) = range(10)
 
 
 class Offset:
     """Calls an offset when it is over."""
 
-    rows = 9
+    rows = 10
 
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at the reading before, whose neighbours are known by now."""
         last, common = look.own[LAST], look.beside[0]
         common = np.where(np.isfinite(common), common, own[_COMMON])
-        usual = look.slope * look.spread
+        usual = _usual(look, slice(None))
         step = last - own[_VALUE]
         jump = step - usual * (common - own[_COMMON])
         own[_VALUE], own[_COMMON] = last, common
@@ -61,7 +64,13 @@ class Offset:
         open_ = np.flatnonzero(own[_SINCE])
         if len(open_):
             self._follow(look, own, open_, (step[open_], jump[open_], (last - usual * common)[open_]))
-        begins = (size > _LEAST * look.spread) & (np.abs(step) > _ITS_OWN * size) & (step * jump > 0) & ~look.young
+        begins = (
+            (size > _LEAST * look.spread)
+            & (np.abs(step) > _ITS_OWN * size)
+            & (step * jump > 0)
+            & ~look.young
+            & (look.own[ZEROS] < _OFTEN)
+        )
         places = np.flatnonzero(begins & (own[_SINCE] == 0))
         if len(places):
             self._begin(look, own, places, jump[places])
@@ -70,7 +79,7 @@ class Offset:
     def _begin(look: Look, own: Floats, places: Ints, jump: Floats) -> None:
         """Steps that stand alone may be where an offset begins."""
         window = look.window(places, _BEFORE + 3)
-        usual = (look.slope * look.spread)[places]
+        usual = _usual(look, places)
         rest = window.value - usual[:, None] * np.where(
             np.isnan(window.common), own[_COMMON, places, None], window.common
         )
@@ -83,10 +92,11 @@ class Offset:
         own[_SINCE, at], own[_SIZE, at] = look.own[TIME, at], jump[lone]
         own[_LEVEL, at] = rest[lone, -2 - _QUIET : -2].mean(1)
         own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[lone], 0, 1, 0
+        own[_BEGAN, at] = look.own[COUNT, at]
 
     @staticmethod
     def _follow(look: Look, own: Floats, places: Ints, seen: tuple[Floats, Floats, Floats]) -> None:
-        """Whether it is still as an offset is, and whether it is over; by the step, what of it is its own, and the level."""
+        """Whether it is still as an offset is, and whether it is over: by step, own part of it, and level."""
         size = own[_SIZE, places]
         step, jump, level = seen
         of_size = jump / size
@@ -94,8 +104,8 @@ class Offset:
         mixed = _mix(of_size, step / size)
         lasted = look.own[TIME, places] - own[_SINCE, places]
         pending = own[_RETURN, places] > 0
-        least = np.maximum(_SHORTEST, _READINGS * look.own[INTERVAL, places])
-        returns = ~pending & (np.abs(of_size + 1) < _LIKE) & (lasted > least)
+        long = (lasted > _SHORTEST) & (look.own[COUNT, places] - own[_BEGAN, places] >= _READINGS)
+        returns = ~pending & (np.abs(of_size + 1) < _LIKE) & long
         own[_RETURN, places[returns]] = look.own[COUNT, places[returns]]
         goes_on = ~pending & ~returns
         at = places[goes_on]
@@ -115,8 +125,9 @@ def _decide(look: Look, own: Floats, place: int, odds: float) -> None:
     window = look.window(np.array([place]), _AFTER + 3)
     common = np.where(np.isnan(window.common), own[_COMMON, place], window.common)
     value, size = window.value[0], own[_SIZE, place]
-    rest = value - look.slope[place] * look.spread[place] * common[0]
+    rest = value - _usual(look, np.array([place])) * common[0]
     steps, raw = np.diff(rest[:-1]) / size, np.diff(value[:-1]) / size
+    odds -= _AGAINST_SHORT * max(0, 1 - (window.time[0, 1] - own[_SINCE, place]) / _DAY)
     odds -= _AGAINST_RETURN * abs(steps[0] + 1) / 2
     odds -= _AGAINST_AFTER * _mix(steps[1:], raw[1:]).max()
     odds -= _AGAINST_REST * min(abs(rest[1:-1].mean() - own[_LEVEL, place]) / abs(size), 1)
@@ -127,6 +138,12 @@ def _decide(look: Look, own: Floats, place: int, odds: float) -> None:
     else:
         own[_RETURN, place] = 0
         own[_WITHIN, place] = max(own[_WITHIN, place], abs(steps[0]))
+
+
+def _usual(look: Look, places: Ints | slice) -> Floats:
+    """How much of the neighbours' level a channel shows, in its unit; all, as long as that is not known."""
+    slope = np.where(look.own[PAIRS, places] > LEARNING, look.slope[places], 1)
+    return np.asarray(slope * look.spread[places])
 
 
 def _mix(own: Floats, raw: Floats) -> Floats:
