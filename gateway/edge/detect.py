@@ -227,14 +227,16 @@ class Detector:
             pairs = [self.score_one(*reading) for reading in readings]
             return Judged(np.array([pair[0] for pair in pairs], float), np.array([pair[1] for pair in pairs], bool))
         place = self._place(channel)
-        good = np.isfinite(value) & (time > self._state[_TIME, place])
-        evidence, alarm = np.zeros(len(channel)), np.zeros(len(channel), bool)
-        if good.all():
-            evidence, alarm = self._together(place, time, value, sensitivity)
-        elif good.any():
-            factors = np.broadcast_to(sensitivity, len(channel))[good]
-            evidence[good], alarm[good] = self._together(place[good], time[good], value[good], factors)
-        return Judged(evidence, alarm)
+        first, beyond = int(place.min()), int(place.max()) + 1
+        if beyond - first > _DENSE * len(place):
+            return self._scattered(place, time, value, sensitivity)
+        if beyond - first == len(place) and (place[1:] > place[:-1]).all():
+            return self._side_by_side(first, time, value, sensitivity)
+        place = place - first
+        times, values, factors = np.zeros(beyond - first, np.int64), *np.full((2, beyond - first), np.nan)
+        times[place], values[place], factors[place] = time, value, sensitivity
+        evidence, alarm = self._side_by_side(first, times, values, factors)
+        return Judged(evidence[place], alarm[place])
 
     def score_one(self, channel: int, time: int, value: float, sensitivity: float = 1.0) -> tuple[float, bool]:
         """Evidence and alarm of one reading; the same as ``score`` gives."""
@@ -267,35 +269,37 @@ class Detector:
     def _put_cells(self, cells: Ints | list[int], before: Counts | list[int]) -> None:
         self._counts.reshape(-1)[cells] = before
 
-    def _together(self, place: Ints, time: Ints, value: Floats, sensitivity: Floats | float) -> Judged:
-        first, last = int(place.min()), int(place.max())
-        some: Ints | slice = place
-        if dense := last - first < _DENSE * len(place):
-            # the state of all channels of a range is judged where it is, which is far cheaper than to collect it
-            some = slice(first, last + 1)
+    def _scattered(self, place: Ints, time: Ints, value: Floats, sensitivity: Floats | float) -> Judged:
+        """Channels at any places, no two at the same."""
+        evidence, alarm = np.zeros(len(place)), np.zeros(len(place), bool)
+        good = np.flatnonzero(np.isfinite(value) & (time > self._state[_TIME, place]))
+        if len(good):
+            some = place[good]
+            own = self._state[:, some]
+            if self._journal is not None and self._remembers:
+                self._journal.append(partial(self._put, some, own.copy()))
+            factors = sensitivity[good] if isinstance(sensitivity, np.ndarray) else sensitivity
+            evidence[good], alarm[good] = self._judge(own, some, None, time[good], value[good], factors)
+            self._state[:, some] = own
+        return Judged(evidence, alarm)
+
+    def _side_by_side(self, first: int, time: Ints, value: Floats, sensitivity: Floats | float) -> Judged:
+        """Channels at places from the first on: their state is judged where it is, which is far cheaper."""
+        some = slice(first, first + len(time))
         own = self._state[:, some]
         if self._journal is not None and self._remembers:
             self._journal.append(partial(self._put, some, own.copy()))
-        if not dense:
-            judged = self._judge(own, place, None, time, value, sensitivity)
-            self._state[:, place] = own
-            return judged
-        within, columns = place - first, np.arange(first, last + 1)
-        others = np.ones(len(columns), bool)
-        others[within] = False
-        between = np.flatnonzero(others)  # they are judged, too, and then put back
+        place = np.arange(some.start, some.stop)
+        others = ~(np.isfinite(value) & (time > own[_TIME]))
+        if not np.count_nonzero(others):
+            return self._judge(own, place, None, time, value, sensitivity)
+        between = others.nonzero()[0]  # they are judged, too, and then put back
         before = own[:, between]
-        ordered_time, ordered_value = (own[_TIME] + 1).astype(np.int64), own[_BEFORE].copy()
-        ordered_time[within], ordered_value[within] = time, value
-        factors: Floats | float = 1.0
-        if isinstance(sensitivity, np.ndarray):
-            factors = np.ones(len(columns))
-            factors[within] = sensitivity
-        else:
-            factors = sensitivity
-        evidence, alarm = self._judge(own, columns, others, ordered_time, ordered_value, factors)
+        time, value = np.where(others, own[_TIME] + 1, time).astype(np.int64), np.where(others, own[_BEFORE], value)
+        evidence, alarm = self._judge(own, place, others, time, value, sensitivity)
         own[:, between] = before
-        return Judged(evidence[within], alarm[within])
+        evidence[between], alarm[between] = 0, False
+        return Judged(evidence, alarm)
 
     def _judge(  # noqa: PLR0913, PLR0917 - columns
         self,

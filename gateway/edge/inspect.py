@@ -371,7 +371,8 @@ class Inspector:
     def _unusual(self, runs: Runs, rule: Ints, time: Ints, value: Floats, judged: Flags) -> Ints:
         """Places of the values at which the adaptive detector raises an alarm; it learns from all that are judged."""
         sensitivity = self._channels.rules.sensitivity[rule]
-        places = (judged & (sensitivity > 0)).nonzero()[0]
+        places = (sensitivity > 0).nonzero()[0]
+        value = np.where(judged, value, np.nan)
         learning = np.zeros(len(runs.channel), bool)
         learning[runs.of(places)] = True
         self._detector.begin(runs.channel[learning])
