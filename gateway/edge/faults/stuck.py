@@ -1,0 +1,136 @@
+"""Stuck: a sensor sends one value again and again, while what it measures goes on.
+
+Some quantities hardly move by themselves, and all are still at the end of what they can be: no wind, saturated air, a
+concentration below the limit of detection. So a run of one value is held against the longest that the channel had by
+itself, and only within its range.
+"""
+
+import numpy as np
+
+from gateway.edge.faults.look import (
+    APART,
+    CALLED,
+    COMMON_ACTIVITY,
+    COUNT,
+    HELD,
+    INTERVAL,
+    LAST,
+    STEADY,
+    STEP,
+    TIME,
+    WINDOW,
+    Look,
+    What,
+)
+from gateway.edge.readings import Flags, Floats, Ints
+
+RUN, LONGEST, LOW, HIGH = range(4)
+_MEMORY = 28 * 86_400_000.0  # ms in which the longest run is forgotten
+_OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
+_BEYOND = 0.03  # share of the values beyond each end of the usual range
+_PACE = 0.02  # of the spread, by which the ends follow
+_EDGE = 0.05  # of the range, that is its end
+_NEAR = 0.2  # of the range, within which a bound is what ends it
+_QUIET = 0.5  # of the usual activity
+_SEEN = 3.0  # usual distances from what the neighbours say
+_JUMP = 6.0  # mean steps; a value that comes back with such a step was not there all the time
+
+
+class Stuck:
+    """Calls a value that repeats itself for too long.
+
+    Its rows are the repeats so far, the most that were the channel's own, and the ends of its usual range.
+    """
+
+    rows = 4
+
+    def judge(self, look: Look, own: Floats) -> None:
+        """Counts repeats, calls what is too long, and ends what moves again."""
+        run, longest, low, high = own
+        still = look.size == 0
+        tried = run >= 1.5 * longest + 6
+        if tried.any():
+            self._try(look, own, np.flatnonzero(tried & ~look.young), still)
+        longest -= longest * look.own[INTERVAL] / _MEMORY
+        ended = np.flatnonzero((run > longest) & ~still)
+        if len(ended):
+            its = ended[(look.own[CALLED, ended] != What.STUCK) & _inside(look, own, ended)]
+            most = np.where(look.young[its], np.inf, 1.5 * longest[its] + 3)  # a fault that was not seen teaches little
+            longest[its] = np.minimum(run[its], most)
+        run += 1
+        run *= still
+        pace = _PACE * look.spread
+        low += _BEYOND * pace
+        high -= _BEYOND * pace
+        beyond = np.flatnonzero((look.value < low) | (look.value > high))
+        if len(beyond):
+            value, step = look.value[beyond], np.where(look.young[beyond], np.inf, pace[beyond])
+            first = look.own[COUNT, beyond] == 1
+            low[beyond] = np.where(first, value, np.maximum(np.minimum(low[beyond], value), low[beyond] - step))
+            high[beyond] = np.where(first, value, np.minimum(np.maximum(high[beyond], value), high[beyond] + step))
+
+    @staticmethod
+    def _try(look: Look, own: Floats, places: Ints, still: Flags) -> None:
+        """Calls and ends.
+
+        Args:
+            look: The readings.
+            own: Rows.
+            places: int64[m], of long runs.
+            still: bool[n], whether the run goes on.
+        """
+        of_stuck = look.own[CALLED, places] == What.STUCK
+        look.end(places[of_stuck & ~still[places]])
+        places = places[~of_stuck]
+        # where it is quiet all around, it may be quiet here
+        places = places[~(look.beside[COMMON_ACTIVITY, places] < _QUIET)]
+        places = places[(look.own[CALLED, places] == 0) & (look.own[STEADY, places] < _OFTEN)]
+        places = places[_inside(look, own, places)]
+        goes_on = still[places]
+        look.own[HELD, places[goes_on]] = look.own[COUNT, places[goes_on]] + 1
+        # a channel that is young has not had its longest run yet
+        usual = own[LONGEST, places] * (1 + 200 / look.own[COUNT, places])
+        many = own[RUN, places] + goes_on
+        back = ~goes_on & (look.size[places] > _JUMP * look.own[STEP, places])
+        enough = (many >= 1.5 * usual + 6) & (back | _moved_beside(look, places, many))
+        called = (goes_on & (many >= 2 * usual + 12)) | enough
+        for place, repeats in zip(places[called].tolist(), many[called].astype(int).tolist(), strict=True):
+            # as many repeats as are usual may be its own
+            since = _since(look, place, repeats - int(own[LONGEST, place]) + (not still[place]))
+            if still[place]:
+                look.begin(place, What.STUCK, since, 0.95, ["repeated"])
+            else:
+                look.say(place, since, look.own[TIME, place], What.STUCK, 0.9, ["repeated", "step back"])
+
+
+def _since(look: Look, place: int, readings: int) -> float:
+    """When the value came that has been there for so many readings, this one included; about, if that is long ago."""
+    if readings < WINDOW:
+        return float(look.window(np.array([place]), WINDOW).time[0, -readings])
+    return float(look.time[place] - (readings - 1) * look.own[INTERVAL, place])
+
+
+def _moved_beside(look: Look, places: Ints, many: Floats) -> Flags:
+    """bool[m], whether the neighbours say that it should have moved in that time, as far as the window tells."""
+    if not len(places):
+        return np.zeros(0, np.bool_)
+    common = look.window(places, WINDOW).common.astype(np.float64)
+    common[np.arange(WINDOW - 1, -1, -1) > many[:, None]] = np.nan
+    way = np.fmax.reduce(common, 1) - np.fmin.reduce(common, 1)
+    moved: Flags = look.slope[places] * way > _SEEN * look.own[APART, places]
+    return moved & (look.slope[places] > 0)
+
+
+def _inside(look: Look, own: Floats, places: Ints) -> Flags:
+    """bool[m], whether the value before is off the ends of the usual range, where they are due to a bound."""
+    value, low, high = look.own[LAST, places], own[LOW, places], own[HIGH, places]
+    rule, rules = look.rule[places], look.rules
+    wide = high - low
+    near = _NEAR * wide
+    bottoms = np.array((rules.suspect_low[rule], rules.exempt_low[rule], np.zeros(len(places))))
+    tops = np.array((rules.suspect_high[rule], rules.exempt_high[rule], np.zeros(len(places))))
+    bounds = np.concatenate((bottoms, tops))
+    off_bottom = (value > low + _EDGE * wide) | (np.abs(bottoms - low) > near).all(0)
+    off_top = (value < high - _EDGE * wide) | (np.abs(tops - high) > near).all(0)
+    inside: Flags = off_bottom & off_top & (np.abs(bounds - value) > _EDGE * wide).all(0)
+    return inside
