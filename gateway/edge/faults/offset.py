@@ -9,11 +9,11 @@ nothing depends on what the quantity is.
 
 import numpy as np
 
-from gateway.edge.faults.look import COUNT, INTERVAL, LAST, LEARNING, PAIRS, TIME, ZEROS, Look, What
+from gateway.edge.faults.look import COUNT, INTERVAL, LAST, LEARNING, PAIRS, STEP, TIME, ZEROS, Look, What
 from gateway.edge.readings import Floats, Ints
 
 _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
-_LEAST = 0.5  # of the spread: a step that matters
+_LEAST, _UNLIKE = 0.5, 4.0  # of the spread, and of the mean step: a step that matters
 _SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
 _OFTEN = 0.5  # share of zeros, from which a quantity comes and goes
 _READINGS = 12  # that it takes at least
@@ -39,7 +39,7 @@ _AGAINST_REST = 1.3  # what is left of the level after
     _SINCE,  # time of the first reading of what may be an offset, ms; 0 if there is none
     _SIZE,  # of its step
     _LEVEL,  # before
-    _ODDS,  # for it, as of its beginning
+    _ODDS,  # for it, as of its beginning, then as of its end
     _WITHIN,  # the largest step since, by its size
     _LOW,  # the least that the level was away since, by its size
     _BEGAN,  # count of readings at its beginning
@@ -61,11 +61,17 @@ class Offset:
         jump = step - usual * (common - own[_COMMON])
         own[_VALUE], own[_COMMON] = last, common
         size = np.abs(jump)
-        open_ = np.flatnonzero(own[_SINCE])
-        if len(open_):
-            self._follow(look, own, open_, (step[open_], jump[open_], (last - usual * common)[open_]))
+        going, over = (own[_SINCE] > 0) & (own[_RETURN] == 0), own[_RETURN] > 0
+        if over.any():
+            for place in np.flatnonzero(over & (look.own[COUNT] >= own[_RETURN] + _AFTER)).tolist():
+                _decide(look, own, place)
+                own[_RETURN, place] = 0
+        places = np.flatnonzero(going)
+        if len(places):
+            self._follow(look, own, places, step[places], (jump[places], (last - usual * common)[places]))
         begins = (
             (size > _LEAST * look.spread)
+            & (size > _UNLIKE * look.own[STEP])
             & (np.abs(step) > _ITS_OWN * size)
             & (step * jump > 0)
             & ~look.young
@@ -95,49 +101,44 @@ class Offset:
         own[_BEGAN, at] = look.own[COUNT, at]
 
     @staticmethod
-    def _follow(look: Look, own: Floats, places: Ints, seen: tuple[Floats, Floats, Floats]) -> None:
-        """Whether it is still as an offset is, and whether it is over: by step, own part of it, and level."""
+    def _follow(look: Look, own: Floats, places: Ints, step: Floats, seen: tuple[Floats, Floats]) -> None:
+        """Whether it is still as an offset is, and whether it seems to be over: by what of a step is own, and level."""
         size = own[_SIZE, places]
-        step, jump, level = seen
-        of_size = jump / size
-        away = (level - own[_LEVEL, places]) / size
+        of_size, away = seen[0] / size, (seen[1] - own[_LEVEL, places]) / size
         mixed = _mix(of_size, step / size)
         lasted = look.own[TIME, places] - own[_SINCE, places]
-        pending = own[_RETURN, places] > 0
-        long = (lasted > _SHORTEST) & (look.own[COUNT, places] - own[_BEGAN, places] >= _READINGS)
-        returns = ~pending & (np.abs(of_size + 1) < _LIKE) & long
-        own[_RETURN, places[returns]] = look.own[COUNT, places[returns]]
-        goes_on = ~pending & ~returns
-        at = places[goes_on]
-        own[_WITHIN, at] = np.maximum(own[_WITHIN, at], mixed[goes_on])
-        own[_LOW, at] = np.minimum(own[_LOW, at], away[goes_on])
-        odds = (
-            own[_ODDS, places] - _AGAINST_WITHIN * own[_WITHIN, places] + _FOR_LEVEL * np.minimum(own[_LOW, places], 1)
-        )
-        over = (odds < 0) | (lasted > _LONGEST)
-        own[_SINCE, places[over & ~pending]] = 0
-        for number in np.flatnonzero(pending & (look.own[COUNT, places] >= own[_RETURN, places] + _AFTER)).tolist():
-            _decide(look, own, int(places[number]), float(odds[number]))
+        back = np.abs(of_size + 1) < _LIKE
+        if back.any():
+            odds = _odds(own, places) - _AGAINST_RETURN * np.abs(of_size + 1) / 2
+            odds -= _AGAINST_SHORT * np.maximum(1 - lasted / _DAY, 0)
+            back &= (odds > 0) & (lasted > _SHORTEST)
+            back &= look.own[COUNT, places] - own[_BEGAN, places] >= _READINGS
+            own[_RETURN, places[back]], own[_ODDS, places[back]] = look.own[COUNT, places[back]], odds[back]
+            mixed[back], away[back] = 0, np.inf
+        own[_WITHIN, places] = np.maximum(own[_WITHIN, places], mixed)
+        own[_LOW, places] = np.minimum(own[_LOW, places], away)
+        own[_SINCE, places[~back & ((_odds(own, places) < 0) | (lasted > _LONGEST))]] = 0
 
 
-def _decide(look: Look, own: Floats, place: int, odds: float) -> None:
+def _odds(own: Floats, places: Ints) -> Floats:
+    """For an offset, as of now."""
+    within, low = own[_WITHIN, places], own[_LOW, places]
+    return np.asarray(own[_ODDS, places] - _AGAINST_WITHIN * within + _FOR_LEVEL * np.minimum(low, 1))
+
+
+def _decide(look: Look, own: Floats, place: int) -> None:
     """It seemed to be over some readings ago: whether it was."""
     window = look.window(np.array([place]), _AFTER + 3)
     common = np.where(np.isnan(window.common), own[_COMMON, place], window.common)
     value, size = window.value[0], own[_SIZE, place]
     rest = value - _usual(look, np.array([place])) * common[0]
-    steps, raw = np.diff(rest[:-1]) / size, np.diff(value[:-1]) / size
-    odds -= _AGAINST_SHORT * max(0, 1 - (window.time[0, 1] - own[_SINCE, place]) / _DAY)
-    odds -= _AGAINST_RETURN * abs(steps[0] + 1) / 2
-    odds -= _AGAINST_AFTER * _mix(steps[1:], raw[1:]).max()
+    steps = _mix(np.diff(rest[1:-1]), np.diff(value[1:-1])) / abs(size)
+    odds = own[_ODDS, place] - _AGAINST_AFTER * steps.max()
     odds -= _AGAINST_REST * min(abs(rest[1:-1].mean() - own[_LEVEL, place]) / abs(size), 1)
     if odds > 0:
         confidence = float(1 / (1 + np.exp(-odds)))
         look.say(place, own[_SINCE, place], window.time[0, 0], What.OFFSET, confidence, ("step", "level", "return"))
-        own[_SINCE, place] = 0
-    else:
-        own[_RETURN, place] = 0
-        own[_WITHIN, place] = max(own[_WITHIN, place], abs(steps[0]))
+    own[_SINCE, place] = 0
 
 
 def _usual(look: Look, places: Ints | slice) -> Floats:

@@ -80,7 +80,7 @@ class Unit:
         if len(busy):
             self._follow(look, own, busy)
         value, last = np.abs(look.value), np.abs(look.own[LAST])
-        far = (look.size > look.spread) | (_UNLIKE * value < last)
+        far = ((look.size > look.spread) & (look.rarity > _RARE)) | (_UNLIKE * value < last)
         free = own[_SINCE] == 0
         free[busy] = False  # what is over just now is no beginning
         places = np.flatnonzero(far & self._known[look.rule] & ~look.young & free)
@@ -112,7 +112,7 @@ class Unit:
         best = left[np.arange(len(places)), which]
         for number in np.flatnonzero(best < _EXPLAINED).tolist():
             place = int(places[number])
-            common = look.beside[COMMON, place]
+            common = np.nan_to_num(look.beside[COMMON, place])
             own[:, place] = (
                 look.time[place],
                 last[number],
@@ -132,7 +132,7 @@ class Unit:
         factor, offset = self._factor[rule, which], self._offset[rule, which]
         ratio = _by_ratio(factor, offset)
         value, last = look.value[places], look.own[LAST, places]
-        moved = np.nan_to_num(look.beside[COMMON, places] - own[_COMMON, places])
+        moved = np.nan_to_num(look.beside[COMMON, places]) - own[_COMMON, places]
         slope = np.where(look.own[PAIRS, places] > LEARNING, look.slope[places], 1)
         usual = slope * look.spread[places]
         expected = own[_BEFORE, places] + np.where(ratio, 0, usual * moved)
