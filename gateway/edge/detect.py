@@ -320,7 +320,7 @@ class Detector:
             value: The values.
             sensitivity: Of each or of all.
         """
-        value = np.clip(value, -_LARGEST, _LARGEST)
+        value = np.minimum(np.maximum(value, -_LARGEST), _LARGEST)
         count = own[_COUNT]
         count += 1
         young = int(count.min()) <= _OLD
@@ -559,7 +559,8 @@ class Detector:
 
 def _records(own: Floats, value: Floats, views: Floats) -> None:
     """How far the value and two levels are beyond their ranges; widens these."""
-    now = np.stack((value, own[_MIDDLE], own[_LONG]))
+    now = np.empty((3, len(value)))
+    now[0], now[1:] = value, own[_MIDDLE : _LONG + 1]
     high, low, next_high, next_low = own[_HIGH], own[_LOW], own[_NEXT_HIGH], own[_NEXT_LOW]
     above, below = np.maximum(now - high, 0), np.maximum(low - now, 0)
     np.add(above[0], below[0], out=views[_RECORD])

@@ -191,7 +191,7 @@ class Inspector:
         rule = readings.rule[runs.order].astype(np.int64)  # by such numbers arrays are indexed without converting them
         time, value = readings.time[runs.order], readings.value[runs.order]
         marks = _Marks(readings.reason[runs.order].copy())
-        state = self._state.take(runs.channel, axis=1)
+        state = self._state[:, runs.where].copy() if isinstance(runs.where, slice) else self._state[:, runs.where]
         last_time, last_value, value_before_last, still_since, still_value = state[_PAST]
 
         missing = np.isnan(value)
@@ -275,14 +275,11 @@ class Inspector:
         marks.add(places, Reason.UNUSUAL)
         flag[places] = SUSPECT
         readings.flag[runs.order], readings.reason[runs.order] = flag, marks.bits
-        self._undo = partial(self._take_back, runs.channel, state.T, [commit() for commit in commits])
-        self._state[_PAST, runs.channel] = (
-            chain.last(time, last_time),
-            chain.last(value, last_value),
-            chain.last(recent, value_before_last),
-            moves.last(time, still_since),
-            moves.last(value, still_value),
-        )
+        self._undo = partial(self._take_back, runs.where, state.T, [commit() for commit in commits])
+        new = self._state
+        new[0, runs.where], new[1, runs.where] = chain.last(time, last_time), chain.last(value, last_value)
+        new[2, runs.where] = chain.last(recent, value_before_last)
+        new[3, runs.where], new[4, runs.where] = moves.last(time, still_since), moves.last(value, still_value)
         for number, course in courses.items():
             self._state[_COURSE, runs.channel[number]] = course
         return events
@@ -361,7 +358,10 @@ class Inspector:
         return limits
 
     def _take_back(
-        self, channel: Ints | list[int], before: Floats | list[list[float]], others: Sequence[Callable[[], None]]
+        self,
+        channel: Ints | slice | list[int],
+        before: Floats | list[list[float]],
+        others: Sequence[Callable[[], None]],
     ) -> None:
         self._state[:, channel] = np.transpose(before)
         for other in others:

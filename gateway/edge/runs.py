@@ -32,12 +32,15 @@ class Runs:
         head: int64[n], where its run begins.
         heads, tails: int64[r], where each run begins and ends.
         channel: int64[r].
+        where: The same, or the slice that it is.
     """
 
     def __init__(self, channel: Ints, *, single: bool) -> None:
         self.order: Ints | slice = slice(None)
         self.channel = channel
-        self.alone = single or bool((channel[1:] > channel[:-1]).all())
+        rises = bool((channel[1:] > channel[:-1]).all())
+        self.alone = single or rises
+        self.where = _where(channel) if rises else channel
         if self.alone:
             return
         # a sort of numbers that hold channel and place is twice as fast as a stable sort of channels
@@ -49,6 +52,7 @@ class Runs:
         np.not_equal(sorted_channel[1:], sorted_channel[:-1], out=new[1:])
         self.heads: Ints = np.flatnonzero(new)
         self.channel = sorted_channel[self.heads]
+        self.where = _where(self.channel)
         self.alone = len(self.heads) == len(channel)
         if not self.alone:
             self.run: Ints = np.cumsum(new) - 1
@@ -100,6 +104,12 @@ class Runs:
         before = np.append(0, highest[:-1])
         later: Flags = offset + ranks > np.maximum(before, offset)
         return later
+
+
+def _where(channel: Ints) -> Ints | slice:
+    """Channels that rise, as a slice if none is left out."""
+    first, last = int(channel[0]), int(channel[-1])
+    return slice(first, last + 1) if last - first + 1 == len(channel) else channel
 
 
 class Chain:
