@@ -12,6 +12,7 @@ of the day. State is bounded; what loses power loses at most that state, and lea
 
 # ruff: noqa: PLR1730 - a comparison costs a third of what max() does, and is made for every reading
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import compress
@@ -529,8 +530,14 @@ class Detector:
         evidence = sqrt(length)
         alarm = evidence * sensitivity > THRESHOLD and evidence > memory
         alarm = alarm and count > LEARNING and count - alarmed > _PAUSE
-        memory *= 1 - _HALF / min(max(_HALF_LIFE * count, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
-        memory = max(memory, evidence)
+        half_life = _HALF_LIFE * count
+        if half_life > _HALF_LIFE_MAX:
+            half_life = _HALF_LIFE_MAX
+        elif half_life < _HALF_LIFE_MIN:
+            half_life = _HALF_LIFE_MIN
+        memory *= 1 - _HALF / half_life
+        if evidence > memory:
+            memory = evidence
         if alarm:
             memory, alarmed = _AFTER_ALARM * evidence, count
         its[: _QUANTILE.stop] = [
@@ -614,8 +621,8 @@ def calibrate(own: Calibration, count: Floats, views: Floats) -> tuple[Ints, Int
 
 def _weights(count: float) -> Sequence[float]:
     """The weight of a reading by span, while the channel is young."""
-    share = 1 / count
-    return [share if count < span else 1 / span for span in _SPANS]
+    known = bisect_right(_SPANS, count)
+    return [*_OLD_WEIGHTS[:known], *[1 / count] * (len(_SPANS) - known)]
 
 
 def _bin(z: float) -> int:
