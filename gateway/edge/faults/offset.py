@@ -9,7 +9,7 @@ nothing depends on what the quantity is.
 
 import numpy as np
 
-from gateway.edge.faults.look import COUNT, INTERVAL, LAST, LEARNING, PAIRS, STEP, TIME, ZEROS, Look, What
+from gateway.edge.faults.look import CALLED, COUNT, INTERVAL, LAST, LEARNING, PAIRS, STEP, TIME, ZEROS, Look, What
 from gateway.edge.readings import Floats, Ints
 
 _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
@@ -61,7 +61,8 @@ class Offset:
         jump = step - usual * (common - own[_COMMON])
         own[_VALUE], own[_COMMON] = last, common
         size = np.abs(jump)
-        going, over = (own[_SINCE] > 0) & (own[_RETURN] == 0), own[_RETURN] > 0
+        own[_SINCE, look.own[CALLED] > 0] = 0  # it has a name already
+        going, over = (own[_SINCE] > 0) & (own[_RETURN] == 0), (own[_SINCE] > 0) & (own[_RETURN] > 0)
         if over.any():
             for place in np.flatnonzero(over & (look.own[COUNT] >= own[_RETURN] + _AFTER)).tolist():
                 _decide(look, own, place)
@@ -75,6 +76,7 @@ class Offset:
             & (np.abs(step) > _ITS_OWN * size)
             & (step * jump > 0)
             & ~look.young
+            & (look.own[CALLED] == 0)
             & (look.own[ZEROS] < _OFTEN)
         )
         places = np.flatnonzero(begins & (own[_SINCE] == 0))

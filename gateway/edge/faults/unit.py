@@ -34,6 +34,7 @@ _MOST = max(len(units) for units in _UNITS.values())
 _HOUR = 3_600_000.0  # ms
 _BY_RATIO = 8.0  # a factor from which values are compared by their ratio, as they may vary by more than they are
 _UNLIKE = 4.0  # by how much a value must be a multiple, or a part, of the one before
+_USUAL = 5.0  # spreads from its mean, in which a channel is
 _RARE = 2.0  # decades by which a step must be rare that is no such multiple
 _EXPLAINED = 0.3  # share of a jump that may be left of it in the other unit
 _RUN = 0.35  # the same, on average
@@ -43,6 +44,8 @@ _SHORTEST_LIKE = 10  # the same, of a jump that is no such multiple
 _SURE = 6  # readings until it may be called while it lasts
 _IMPOSSIBLE = 6.0  # decades by which the jump is then rare if it is no such multiple, or both jumps together
 _FAR = 5.0  # times the size of one step in a hundred, that it is then off by
+_FAR_ALONE = 10.0  # the same, of what may be a part or a multiple by itself, as wind is, where no neighbour tells
+_TIED = 0.5  # correlation with neighbours that tell
 _CLEAR = 0.15  # what may be left then of a jump that is no multiple
 _TINY = 1e-9  # what zero is taken as where values are compared by their ratio
 _LONGEST = 48 * _HOUR
@@ -106,7 +109,8 @@ class Unit:
             left = _off(converted, last[:, None], ratio) / _off(value[:, None], last[:, None], ratio)
             usual = look.own[MEAN, places, None]
             away = _off(value[:, None], usual, ratio) > _off(last[:, None], usual, ratio)
-        likely = away & (ratio | (look.rarity[places] > _RARE)[:, None])
+            likely = np.abs(converted - usual) < _USUAL * look.spread[places, None]
+        likely &= away & (ratio | (look.rarity[places] > _RARE)[:, None])
         left = np.where(likely & np.isfinite(left), left, np.inf)
         which = left.argmin(1)
         best = left[np.arange(len(places)), which]
@@ -151,7 +155,9 @@ class Unit:
         called = look.own[CALLED, places] == What.UNIT
         rarity = own[_RARITY, places]
         both = (own[_BEGINNING, places] + part + end < _BOTH) & (rarity + look.rarity[places] > _IMPOSSIBLE)
-        fits = (part < _RUN) & (ratio | both)
+        known = (look.own[PAIRS, places] > LEARNING) & (look.tie[places] > _TIED)
+        alone = own[_SENT, places] > _FAR_ALONE * own[_COUNT, places] * look.own[QUICK, places]
+        fits = (part < _RUN) & (ratio | (both & ((offset != 0) | known | alone)))
         for number in np.flatnonzero(over & fits & ~called).tolist():
             place = int(places[number])
             look.say(place, own[_SINCE, place], look.own[TIME, place], What.UNIT, 0.95, ("step", "unit", "return"))

@@ -1,0 +1,91 @@
+"""Offset: a constant that comes and goes at a stroke is called; what is true is not."""
+
+import numpy as np
+import pytest
+
+from gateway.edge.readings import Floats
+from tests.edge.faults.jumping import Watch, days, told
+
+MANY = 22
+AT, FOR = 380, 30  # hours
+
+
+def temperatures(sensors: int, seed: int = 1) -> Floats:
+    return days(MANY, sensors, middle=12, size=3, seed=seed)
+
+
+@pytest.mark.parametrize("sensors", [1, 2, 6])
+@pytest.mark.parametrize("offset", [-9.0, 9.0])
+def test_an_offset_is_called_soon_after_it_is_over_with_neighbours_and_without(sensors: int, offset: float) -> None:
+    values = temperatures(sensors)
+    values[AT : AT + FOR, 0] += offset
+    watch = Watch("temperature")
+    assert told(watch.see(values[: AT + FOR])) == []
+    assert told(watch.see(values[AT + FOR :][:8])) == [("OFFSET", AT, AT + FOR - 1)]
+
+
+@pytest.mark.parametrize("sensors", [1, 6])
+def test_nothing_is_called_where_nothing_is_wrong(sensors: int) -> None:
+    for seed in range(3):
+        assert Watch("temperature").see(temperatures(sensors, seed)) == []
+
+
+@pytest.mark.parametrize("sensors", [1, 6])
+def test_a_front_is_no_offset(sensors: int) -> None:
+    """It comes within some hours, to one sensor after the other, and wears off."""
+    values = temperatures(sensors)
+    hour = np.arange(len(values))
+    for sensor in range(sensors):
+        since = hour - AT - sensor % 3
+        rise = np.clip(since / 4, 0, 1)
+        values[:, sensor] -= 9 * rise * np.exp(-np.maximum(since - 20, 0) / 8)
+    assert Watch("temperature").see(values) == []
+
+
+def test_a_step_that_all_neighbours_see_is_none() -> None:
+    values = temperatures(6)
+    values[AT : AT + FOR] += 9
+    assert Watch("temperature").see(values) == []
+
+
+def test_a_step_that_stays_is_none() -> None:
+    """A level that is another for good may be true: a weir was opened."""
+    values = days(MANY, 1, middle=4, size=0.2)
+    values[AT:] += 0.9
+    assert Watch("level", "water").see(values) == []
+
+
+@pytest.mark.parametrize("many", [1, 2, 6])
+def test_what_is_over_within_hours_is_no_offset(many: int) -> None:
+    values = temperatures(6)
+    values[AT : AT + many, 0] += 9
+    assert Watch("temperature").see(values) == []
+
+
+def test_an_offset_before_a_channel_is_known_is_not_called() -> None:
+    values = temperatures(6)
+    values[50:80, 0] += 9
+    assert Watch("temperature").see(values) == []
+
+
+def test_an_offset_goes_on_over_a_restart() -> None:
+    values = temperatures(3)
+    values[AT : AT + FOR, 0] += 9
+    whole, again = Watch("temperature"), Watch("temperature")
+    whole.see(values[: AT + 10])
+    whole.judge.finish()
+    again.see(values[: AT + 10])
+    again.judge.finish()
+    channels = np.arange(3)
+    again.judge.restore(whole.judge.state(channels), channels)
+    assert told(again.see(values[AT + 10 :])) == [("OFFSET", AT, AT + FOR - 1)]
+
+
+def test_what_is_said_does_not_depend_on_what_comes_later() -> None:
+    values = temperatures(3)
+    values[AT : AT + FOR, 0] += 9
+    said = Watch("temperature").see(values)
+    assert said
+    for end in (AT + FOR, AT + FOR + 5, AT + FOR + 8, len(values) - 40):
+        before = Watch("temperature").see(values[:end])
+        assert before == said[: len(before)]
