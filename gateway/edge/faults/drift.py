@@ -24,6 +24,8 @@ _FAR = 4.0  # times that it usually is away
 _MUCH = 0.5  # spreads that it has to be away, whatever of its neighbours' course is its own:
 _SHARE = 1.2  # all that they show, and somewhat more
 _EVEN = 10.0  # how much the rise is above the scatter about it
+_EVEN_OF_FEW = 20.0  # the same where fewer than
+_MANY_PEERS = 3  # others say what is usual
 _COMPANY = 0.6  # of how far it is away, what the other quantities may be,
 _PEERS = 0.5  # and what another sensor may be, to the same side
 _LOOKED_INTO = 3.0, 2.0  # evenness, and times that it usually is away, from which hardly anything is learnt
@@ -31,8 +33,8 @@ _RETURNED = 0.5  # of how far it was, at which a drift is over
 _LONGEST = 5 * _DAY  # blocks after which it is the channel's new level
 _LEAST = 1e-3  # spreads; less scatter is none
 
-# Its rows: the block that runs, its readings, and the sums of the own and the neighbours' levels.
-_RUNNING, _MANY, _OWN, _COMMON = range(4)
+# Its rows: the block that runs, its readings and the sum of their levels, those with neighbours and the sum of theirs.
+_RUNNING, _MANY, _OWN, _PAIRED, _COMMON = range(5)
 # What is kept of blocks: a ring of own levels and one of the neighbours', the daily course of what is between them,
 # from where they went away; how far it usually is; blocks; how far it was when a drift was called.
 _COURSE = 2 * _BLOCKS
@@ -63,12 +65,16 @@ class _Course(NamedTuple):
 
 
 class Drift:
-    """Calls a channel that goes evenly away from its neighbours for two days."""
+    """Calls a channel that goes evenly away from its neighbours for two days.
 
-    rows = 4
+    Attributes:
+        kept: float32[channels, 35], what is known of each channel.
+    """
+
+    rows = 5
 
     def __init__(self) -> None:
-        self._kept: Singles = np.zeros((0, _CALLED + 1), np.float32)
+        self.kept: Singles = np.zeros((0, _CALLED + 1), np.float32)
         # of each channel: its rule, the last block, and how far it was away
         self._latest: Floats = np.zeros((0, 3))
 
@@ -84,26 +90,28 @@ class Drift:
                     self._judge(look, own, places)
             own[_RUNNING, ended] = block[ended]
             own[_MANY:, ended] = 0
-        with np.errstate(invalid="ignore", divide="ignore"):
-            own[_OWN] += (look.own[known.LAST] - look.own[known.MEAN]) / look.spread
+        common = look.beside[known.COMMON]
+        paired = np.isfinite(common)
         own[_MANY] += 1
-        own[_COMMON] += look.beside[known.COMMON]
+        own[_OWN] += (look.own[known.LAST] - look.own[known.MEAN]) / np.where(look.spread > 0, look.spread, np.inf)
+        own[_PAIRED] += paired
+        own[_COMMON] += np.where(paired, common, 0)
 
     def _make_room(self, channels: int) -> None:
-        before = len(self._kept)
+        before = len(self.kept)
         if channels > before:
             kept, latest = np.zeros((2 * channels, _CALLED + 1), np.float32), np.zeros((2 * channels, 3))
             kept[:, :_COURSE] = np.nan
-            kept[:before], latest[:before] = self._kept, self._latest
-            self._kept, self._latest = kept, latest
+            kept[:before], latest[:before] = self.kept, self._latest
+            self.kept, self._latest = kept, latest
 
     def _judge(self, look: Look, own: Floats, places: Ints) -> None:
         channel = look.channel[places]
         block = own[_RUNNING, places].astype(np.int64)
         lasting = look.own[known.CALLED, places] == What.DRIFT
-        kept = self._kept[channel]
+        kept = self.kept[channel]
         many = own[_MANY, places]
-        _turn(kept, block, own[_OWN, places] / many, own[_COMMON, places] / many, lasting)
+        _turn(kept, block, own[_OWN, places] / many, own[_COMMON, places] / own[_PAIRED, places], lasting)
         slope = look.slope[places]
         course = _course(kept, block, slope)
         self._latest[channel] = np.stack((look.rule[places], block, course.away), 1)
@@ -115,7 +123,10 @@ class Drift:
             place = int(places[number])
             company = course.far[(look.sensor[places] == look.sensor[place]) & (places != place)]
             company = np.nanmax(company, initial=0)
-            if company < _COMPANY * course.far[number] and self._peers(look, place) < _PEERS * abs(course.away[number]):
+            peers = self._peers(look, place)
+            even = _EVEN if len(peers) >= _MANY_PEERS else _EVEN_OF_FEW
+            no_peer = peers.max(initial=0) < _PEERS * abs(course.away[number])
+            if company < _COMPANY * course.far[number] and no_peer and course.even[number] > even:
                 since = (block[number] + 1 - _DAY) * _BLOCK
                 look.begin(place, What.DRIFT, since, 0.8, ("neighbours", "even"))
                 kept[number, _CALLED] = course.away[number]
@@ -125,14 +136,15 @@ class Drift:
             look.end(places[over])
             # nothing is known of a channel that was mended
             kept[over, :_COURSE], kept[over, _COUNT] = np.nan, 0
-        self._kept[channel] = kept
+        self.kept[channel] = kept
 
-    def _peers(self, look: Look, place: int) -> float:
-        """How far, at the most, another sensor is away to the same side."""
+    def _peers(self, look: Look, place: int) -> Floats:
+        """How far each of the other sensors is away, to the same side."""
         rule, block, away = self._latest[look.channel[place]]
         now = (self._latest[:, 0] == rule) & (np.abs(self._latest[:, 1] - block) <= 1)
         now[look.channel[place]] = False
-        return float(np.nanmax(self._latest[now, 2] * np.sign(away), initial=0))
+        peers: Floats = np.nan_to_num(self._latest[now, 2]) * np.sign(away)
+        return peers
 
 
 def _turn(kept: Singles, block: Ints, own: Floats, common: Floats, lasting: Flags) -> None:

@@ -22,7 +22,7 @@ _DAYS = 7  # after which a daily course is known
 _COURSE = 0.3  # spreads that a daily course has to have
 _TIED = 0.5  # correlation with the neighbours from which they say anything
 _PRESENT = 18  # hours of a day that have to be known
-_NEARER = 3  # hours that are tried first
+_FIRST = (-7, -3, 3, 7)  # hours that are tried first: whatever fits better, one of these does so, too
 _DOUBT = 0.3  # natural logarithm of how much better the own course has to fit then, over all quantities,
 _BETTER = 3.5  # and of how much better it and the neighbours have to fit at another time
 _LATEST = 8  # hours over which it is judged whether a clock is right again
@@ -39,12 +39,16 @@ _LATES = np.array([late for late in range(-_MOST, _MOST + 1) if abs(late) >= _LE
 
 
 class Skew:
-    """Calls a sensor whose quantities all fit another time better."""
+    """Calls a sensor whose quantities all fit another time better.
+
+    Attributes:
+        kept: float32[channels, 85], what is known of each channel.
+    """
 
     rows = 6
 
     def __init__(self) -> None:
-        self._kept: Singles = np.zeros((0, _OF_DAYS + 1), np.float32)
+        self.kept: Singles = np.zeros((0, _OF_DAYS + 1), np.float32)
 
     def judge(self, look: Look, own: Floats) -> None:
         """Adds the reading before, whose neighbours are known by now, to its hour; looks at sensors now and then."""
@@ -69,17 +73,17 @@ class Skew:
         own[_COMMON] += np.where(paired, common, 0)
 
     def _make_room(self, channels: int) -> None:
-        before = len(self._kept)
+        before = len(self.kept)
         if channels > before:
             kept = np.full((2 * channels, _OF_DAYS + 1), np.nan, np.float32)
             kept[:, _USUAL:] = 0
-            kept[:before] = self._kept
-            self._kept = kept
+            kept[:before] = self.kept
+            self.kept = kept
 
     def _turn(self, look: Look, own: Floats, places: Ints) -> None:
         """Puts an hour in place of that of yesterday, from which the daily course is learnt."""
         channel, hour = look.channel[places], own[_RUNNING, places].astype(np.int64)
-        kept = self._kept
+        kept = self.kept
         at = hour % _DAY
         yesterday = kept[channel, at]
         learning = np.isfinite(yesterday) & (look.own[known.CALLED, places] == 0)
@@ -98,7 +102,7 @@ class Skew:
 
     def _judge(self, look: Look, own: Floats, places: Ints) -> None:
         """Looks at the last day of some sensors: first whether it fits as it is, then whether another time fits."""
-        kept = self._kept[look.channel[places]]
+        kept = self.kept[look.channel[places]]
         hour = own[_RUNNING, places].astype(np.int64)[:, None]
         day = (hour - np.arange(_DAY - 1, -1, -1)) % _DAY
         level, usual = np.take_along_axis(kept, day, 1), np.take_along_axis(kept[:, _USUAL:_OF_DAYS], day, 1)
@@ -111,10 +115,9 @@ class Skew:
         apart = look.own[known.APART, places]
         past = _Past(level, usual, common, apart, coursed, tied)
         sensors, group = np.unique(look.sensor[places], return_inverse=True)
-        # whatever time fits better, one that is somewhat nearer to it does so, too
         misfit = _off_course(level - usual)
         better = np.zeros(len(sensors))
-        for late in (-_NEARER, _NEARER):
+        for late in _FIRST:
             gain = np.where(coursed, np.log(misfit / _off_course(level - np.roll(usual, late, 1))), 0)
             better = np.maximum(better, np.bincount(group, gain, len(sensors)))
         apart_now = np.where(tied, np.log(np.maximum(_distance(level, common[:, _MOST:]) / apart, 1)), 0)
@@ -137,7 +140,7 @@ class Skew:
         if _gain(past, late)[-_LATEST:].sum() <= 0 or look.time[places[0]] - since > _LONGEST:
             look.end(places[lasting])
             # nothing that was sent meanwhile is of a time that is known
-            self._kept[look.channel[places], :_USUAL] = np.nan
+            self.kept[look.channel[places], :_USUAL] = np.nan
 
 
 def _call(look: Look, own: Floats, places: Ints, past: "_Past") -> None:
