@@ -51,7 +51,7 @@ class Limits(NamedTuple):
     def of(cls, rules: Rules, rule: int) -> "Limits":
         """Those of one rule."""
         own = [getattr(rules, name)[rule].tolist() for name in cls._fields[:-2]]
-        return cls(*own, rules.attenuation[rule] is not None, rules.climatology[rule] is not None)
+        return cls._make([*own, rules.attenuation[rule] is not None, rules.climatology[rule] is not None])
 
     def level(self, value: float) -> int:
         """The gravest severity that a value reaches: 0 none, 1 blue … 4 red."""
