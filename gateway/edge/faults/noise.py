@@ -11,7 +11,9 @@ from gateway.edge.faults.look import (
     ACTIVITY,
     CALLED,
     COMMON_ACTIVITY,
+    COMMON_JUMPS,
     COUNT,
+    INTERVAL,
     QUICK,
     STEADY,
     STEP,
@@ -21,17 +23,20 @@ from gateway.edge.faults.look import (
 )
 from gateway.edge.readings import Flags, Floats, Ints
 
-NEXT, RECORD, BOUT, LAST = range(4)
-_WINDOW = 25  # readings that are looked at: a day, at one an hour
-_AGAIN = 4  # readings from one look to the next
+NEXT, RECORD, BOUT, LAST, SEEN = range(5)
+_TIME = 6 * 3_600_000.0  # ms that are looked at
+_FEWEST, _MOST = 15, 25  # readings: fewer where they come slowly and neighbours bear witness
+_AGAIN = 2  # readings from one look to the next
 _UNREST = 2.0  # usual activity, from which a channel is looked at
 _ALTERNATING = 0.5  # share of steps that turn: two in three in noise, one in two in a random walk
-_SERIAL = -0.25  # correlation of a step and the next: -0.5 in noise
-_GROWTH = 1.5  # mean square of a change over two readings by that over one: 1 in noise, 2 in a random walk
+_SERIAL = -0.3  # correlation of a step and the next: -0.5 in noise
+_GROWTH = 1.35  # mean square of a change over two readings by that over one: 1 in noise, 2 in a random walk
 _EVEN = 0.6  # median step by the mean: 0.85 in noise, less where single steps stand out
-_MORE = 2.3  # times the usual step, and the unrest of others, that the median step is
+_MORE = 2.0  # times the usual step, and the unrest of others, that the median step is
 _TAIL = 0.35  # of the size that one step in a hundred has
-_UNQUIET = 1.8  # usual activity of others, from which there is a storm
+_UNQUIET = 1.5  # usual activity of others, from which there is a storm
+_JUMPED = 0.05  # share of the neighbours that jumped
+_TOGETHER = 5.0  # squared correlation of steps, times their number, from which two channels move together
 _MEMORY = 80 * 86_400_000.0  # ms in which earlier noise is forgotten
 _BETWEEN = 86_400_000.0  # ms without noise, after which it is another time
 _COUNTS = 0.7  # share of steps that are none, from which a channel counts rather than measures
@@ -40,11 +45,11 @@ _COUNTS = 0.7  # share of steps that are none, from which a channel counts rathe
 class Noise:
     """Calls channels whose readings have nothing to do with one another any more.
 
-    Its rows are the count at which to look again, how strong earlier noise was, how strong that of this time is, and
-    when it was seen last, ms.
+    Its rows are the count at which to look again, how strong earlier noise was, how strong that of this time is, when
+    it was seen last, ms, and the share of neighbours that jumped meanwhile.
     """
 
-    rows = 4
+    rows = 5
 
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at what is unquiet, and ends what is calm again."""
@@ -58,23 +63,30 @@ class Noise:
             places = np.flatnonzero(unquiet & ~look.young & (look.own[STEADY] < _COUNTS))
             if len(places):
                 own[NEXT, places] = look.own[COUNT, places] + _AGAIN
-                self._look(look, own, places)
+                few = look.own[INTERVAL, places] * _MOST > 2 * _TIME
+                few &= np.isfinite(look.beside[COMMON_ACTIVITY, places])
+                for many, its in ((_FEWEST, places[few]), (_MOST, places[~few])):
+                    if len(its):
+                        self._look(look, own, its, many)
 
-    def _look(self, look: Look, own: Floats, places: Ints) -> None:
-        """Calls noise."""
-        window = look.window(places, _WINDOW)
+    @staticmethod
+    def _look(look: Look, own: Floats, places: Ints, many: int) -> None:
+        """Calls noise by so many readings."""
+        window = look.window(places, many)
         rough, strength = _roughness(window.value)
         places, strength = places[rough], strength[rough]
         if not len(places):
             return
         # it began with the first step as large as most of them
-        first = np.argmax(np.abs(np.diff(window.value[rough])) > strength[:, None], 1) + 1
+        steps = np.diff(window.value[rough])
+        first = np.argmax(np.abs(steps) > strength[:, None], 1) + 1
         since = window.time[rough, first]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            activity = np.where(look.young | (look.own[STEADY] > _COUNTS), np.nan, look.own[ACTIVITY] / look.own[STEP])
-        others = np.fmax(look.company(activity)[places], look.beside[COMMON_ACTIVITY, places])
-        others = np.fmax(others, 1)
-        more = strength / (others * np.maximum(look.own[STEP, places], 1e-300))
+        usual = np.maximum(look.own[STEP, places], 1e-300)
+        more = strength / usual
+        others = np.fmax(look.beside[COMMON_ACTIVITY, places], 1)
+        for number in np.flatnonzero(more > _MORE).tolist():
+            others[number] = max(others[number], _company(look, int(places[number]), steps[number]))
+        more /= others
         another = look.time[places] - own[LAST, places] > _BETWEEN
         record = own[RECORD, places] * np.exp((own[LAST, places] - look.time[places]) / _MEMORY)
         record = np.where(another, np.maximum(record, own[BOUT, places]), record)
@@ -82,8 +94,29 @@ class Noise:
         called &= strength > _TAIL * look.own[QUICK, places]
         own[RECORD, places], own[LAST, places] = record, look.time[places]
         own[BOUT, places] = np.maximum(np.where(another, 0, own[BOUT, places]), more)
+        own[SEEN, places] = np.fmax(np.where(another, 0, own[SEEN, places]), look.beside[COMMON_JUMPS, places])
+        called &= own[SEEN, places] < _JUMPED
         for number in np.flatnonzero(called).tolist():
             look.begin(int(places[number]), What.NOISE, since[number], 0.9, ["unrelated", "alone"])
+
+
+def _company(look: Look, place: int, steps: Floats) -> float:
+    """How unquiet the most unquiet of the sensor's other quantities is, in its usual steps; 0 if there is none.
+
+    One that moves together with this one, or neighbours that do, are as unquiet as can be.
+    """
+    others = (look.sensor == look.sensor[place]) & ~look.young & (look.own[STEADY] < _COUNTS)
+    others[place] = False
+    places = np.flatnonzero(others)
+    many = len(steps) + 1
+    common = np.diff(look.window(np.array([place]), many).common.astype(np.float64))
+    step = np.concatenate((np.diff(look.window(places, many).value), np.nan_to_num(common)))
+    together = (step @ steps) ** 2 > _TOGETHER / len(steps) * (step**2).sum(1) * (steps @ steps)
+    if together.any():
+        return np.inf
+    if not len(places):
+        return 0.0
+    return float((np.median(np.abs(step[:-1]), 1) / np.maximum(look.own[STEP, places], 1e-300)).max())
 
 
 def _roughness(value: Floats) -> tuple[Flags, Floats]:

@@ -31,9 +31,10 @@ _RETURN = 0.3  # of its size: a gust has more left after a reading
 _SHARED = 0.15  # of its size, that neighbours show
 _JUMPED = 0.1  # share of the neighbours
 _COMPANY = 3.0  # times its own unrest, by which another quantity may move
-_SURE = 5.3  # e-folds of evidence
-_CLEAR, _FAR = 8.0, 3.0  # times the unrest around it, and spreads, from which a spike is suspect
-_RARE, _WIDE = 4.5, 1.0  # decades and spreads, from which a step is
+_SURE = 5.6  # e-folds of evidence
+_CLEAR = 8.0  # times the unrest around it, from which a spike is suspect
+_FAR = 50.0  # the same times its size in spreads
+_RARE, _WIDE = 5.0, 1.0  # decades and spreads, from which a step is
 _PAUSE = 12  # readings between two alarms
 _COUNTS = 0.7  # share of steps that are none, from which a channel counts rather than measures
 
@@ -102,10 +103,10 @@ class Spike:
         evidence += 0.5 * np.minimum(np.log(far + 1e-12), 1)
         own[MANY, places] += size > 0
         own[SIZES, places] += np.where(size > 0, logarithm, 0)
-        alone = (rest < _RETURN * size) & (own[SEEN, places] < _JUMPED) & (size > 0)
-        sure = alone & (evidence > _SURE)
+        back = (rest < _RETURN * size) & (size > 0)
+        sure = back & (own[SEEN, places] < _JUMPED) & (evidence > _SURE)
         sure &= look.own[COUNT, places] > LEARNING + window.value.shape[1]
-        suspect = alone & (clear > _CLEAR) & (far > _FAR)
+        suspect = back & (clear > _CLEAR) & (clear * far > _FAR)
         for number in np.flatnonzero(sure | suspect).tolist():
             place = int(places[number])
             since, until = window.time[number, [_BEFORE, _BEFORE + width - 1]]

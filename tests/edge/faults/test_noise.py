@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from gateway.edge.faults.look import What
+from gateway.edge.faults.noise import Noise
+from gateway.edge.readings import Floats
+from tests.edge.faults.streams import HOUR, START, Sensors, places, say, weather
+
+AT, LONG = 800, 30
+
+
+def _white(seed: int, size: float) -> Floats:
+    return np.random.default_rng(seed).normal(0, size, LONG)
+
+
+def _storm(seed: int, size: float) -> Floats:
+    """Each value has to do with the one before."""
+    red = np.zeros(LONG)
+    for number, white in enumerate(_white(seed, size)):
+        red[number] = 0.9 * red[number - 1] + white
+    return red
+
+
+def _said(sensors: Sensors) -> list[tuple[int, int]]:
+    return places(say([Noise()], sensors), What.NOISE)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_noise_is_a_fault(seed: int) -> None:
+    values = weather(1)
+    values[AT : AT + LONG] += _white(seed, 4)
+    ((since, until),) = _said({"a": {"temperature": values}})
+    assert AT - 1 <= since <= until < AT + LONG
+
+
+def test_undisturbed_readings_are_no_noise() -> None:
+    assert _said({name: {"temperature": weather(seed)} for seed, name in enumerate("abc")}) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_unrest_in_which_each_value_has_to_do_with_the_one_before_is_no_fault(seed: int) -> None:
+    values = weather(1)
+    values[AT : AT + LONG] += _storm(seed, 4)
+    assert _said({"a": {"temperature": values}}) == []
+
+
+def test_unrest_of_all_neighbours_is_no_fault() -> None:
+    sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abcde")}
+    for seed, its in enumerate(sensors.values()):
+        its["temperature"][AT : AT + LONG] += _white(seed, 4)
+    assert _said(sensors) == []
+
+
+def test_unrest_of_several_quantities_is_no_fault() -> None:
+    values = {"temperature": weather(1), "dew_point": weather(2) - 25}
+    for seed, its in enumerate(values.values()):
+        its[AT : AT + LONG] += _white(seed, 4)
+    assert _said({"a": values}) == []
+
+
+def test_noise_beside_quantities_and_neighbours_that_go_on_is_a_fault() -> None:
+    sensors = {
+        name: {"temperature": weather(seed), "dew_point": weather(seed + 9) - 25} for seed, name in enumerate("abc")
+    }
+    sensors["b"]["temperature"][AT : AT + LONG] += _white(1, 4)
+    assert len(_said(sensors)) == 1
+
+
+def test_a_few_large_steps_are_no_noise() -> None:
+    values = weather(1)
+    values[AT : AT + LONG : 6] += 15
+    assert _said({"a": {"temperature": values}}) == []
+
+
+def test_noise_that_a_channel_has_at_times_is_its_own() -> None:
+    values = weather(1)
+    values[AT : AT + LONG] += _white(1, 4)
+    assert len(_said({"a": {"temperature": values}})) == 1
+    values[400 : 400 + LONG] += _white(2, 12)
+    assert [since for since, _ in _said({"a": {"temperature": values}}) if since > AT - LONG] == []
+
+
+def test_after_the_noise_readings_are_sound_again() -> None:
+    values = weather(1)
+    values[AT : AT + LONG] += _white(1, 4)
+    quiet = values.copy()
+    quiet[AT + LONG + 40 : AT + LONG + 42] += 0.1
+    assert _said({"a": {"temperature": quiet}}) == _said({"a": {"temperature": values}})
+
+
+def test_noise_of_a_channel_that_is_hardly_known_is_not_called() -> None:
+    values = weather(1, 95)
+    values[40:70] += _white(1, 4)
+    assert _said({"a": {"temperature": values}}) == []
+
+
+def test_what_is_said_does_not_depend_on_what_comes_later() -> None:
+    values = weather(1)
+    values[AT : AT + LONG] += _white(1, 4)
+    whole = say([Noise()], {"a": {"temperature": values}})
+    assert whole
+    for end in (AT + 10, AT + 16, AT + 20):
+        part = say([Noise()], {"a": {"temperature": values[:end]}})
+        assert part == [verdict for verdict in whole if verdict.time < START + end * HOUR]

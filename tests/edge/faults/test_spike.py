@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from gateway.edge.faults.look import What
+from gateway.edge.faults.spike import Spike
+from tests.edge.faults.streams import HOUR, START, places, say, weather
+
+AT = 800
+
+
+@pytest.mark.parametrize(("readings", "size"), [(1, 20), (1, -20), (2, -25)])
+def test_readings_far_out_between_others_that_are_not_are_a_fault(readings: int, size: float) -> None:
+    values = weather(1)
+    values[AT : AT + readings] += size
+    verdicts = say([Spike()], {"a": {"temperature": values}})
+    assert places(verdicts, What.SPIKE) == [(AT, AT + readings - 1)]
+
+
+def test_undisturbed_readings_are_none() -> None:
+    sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abc")}
+    assert say([Spike()], sensors) == []
+
+
+def test_a_gust_that_wears_off_is_no_fault() -> None:
+    values = weather(1)
+    values[AT : AT + 8] += 20 * np.exp(-np.arange(8) / 1.2)
+    assert places(say([Spike()], {"a": {"temperature": values}}), What.SPIKE) == []
+
+
+def test_a_step_that_lasts_is_no_spike() -> None:
+    values = weather(1)
+    values[AT : AT + 30] += 20
+    assert places(say([Spike()], {"a": {"temperature": values}}), What.SPIKE) == []
+
+
+def test_what_neighbours_feel_is_no_fault() -> None:
+    sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abcde")}
+    for its in sensors.values():
+        its["temperature"][AT] += 20
+    assert places(say([Spike()], sensors), What.SPIKE) == []
+
+
+def test_what_another_quantity_feels_is_no_fault() -> None:
+    values = {"temperature": weather(1), "dew_point": weather(2) - 12}
+    values["temperature"][AT] += 20
+    values["dew_point"][AT] += 12
+    assert places(say([Spike()], {"a": values}), What.SPIKE) == []
+
+
+def test_a_spike_beside_quantities_and_neighbours_that_go_on_is_a_fault() -> None:
+    sensors = {
+        name: {"temperature": weather(seed), "dew_point": weather(seed + 9) - 12} for seed, name in enumerate("abc")
+    }
+    sensors["b"]["temperature"][AT] += 20
+    assert places(say([Spike()], sensors), What.SPIKE) == [(AT, AT)]
+
+
+def test_a_channel_that_has_spikes_by_itself_is_not_called_for_another() -> None:
+    values = weather(1)
+    values[120:AT:40] += 20
+    before = len(places(say([Spike()], {"a": {"temperature": values}}), What.SPIKE))
+    values[AT + 7] += 20
+    assert len(places(say([Spike()], {"a": {"temperature": values}}), What.SPIKE)) == before
+
+
+def test_a_spike_of_a_channel_that_is_hardly_known_is_not_called() -> None:
+    values = weather(1, 120)
+    values[60] += 20
+    assert say([Spike()], {"a": {"temperature": values}}) == []
+
+
+def test_a_jump_that_is_rare_is_suspect_once() -> None:
+    values = weather(1)
+    values[AT:] += 20
+    assert places(say([Spike()], {"a": {"temperature": values}}), What.UNDECIDED) == [(AT, AT)]
+
+
+def test_what_is_said_does_not_depend_on_what_comes_later() -> None:
+    values = weather(1)
+    values[[500, AT]] += 20
+    whole = say([Spike()], {"a": {"temperature": values}})
+    assert len(whole) > 1
+    for end in (505, 520, 810):
+        part = say([Spike()], {"a": {"temperature": values[:end]}})
+        assert part == [verdict for verdict in whole if verdict.time < START + end * HOUR]
