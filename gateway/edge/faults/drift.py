@@ -21,11 +21,13 @@ _MEMORY = 30 * _DAY  # blocks over which that is learnt,
 _BASE = 3 * _DAY  # and over which is taken from where it went away
 _TIED = 0.5  # correlation with the neighbours from which they say anything
 _FAR = 4.0  # times that it usually is away
-_MUCH = 0.5  # spreads that it has to be away, whatever of its neighbours' course is its own:
-_SHARE = 1.2  # all that they show, and somewhat more
+_MUCH = 0.3  # spreads that it has to be away, beside
+_UNSURE = 0.3  # of what the neighbours let expect: what they see, it may see more or less of
 _EVEN = 10.0  # how much the rise is above the scatter about it
-_EVEN_OF_FEW = 20.0  # the same where fewer than
-_MANY_PEERS = 3  # others say what is usual
+_MANY_PEERS = 3  # others that say what is usual; where there are fewer,
+_MUCH_OF_FEW = 0.5  # it has to go away itself, by so many spreads, whatever of their course is its own:
+_SHARE = 1.2  # all that they show, and somewhat more;
+_EVEN_OF_FEW = 20.0  # and more evenly
 _COMPANY = 0.6  # of how far it is away, what the other quantities may be,
 _PEERS = 0.5  # and what another sensor may be, to the same side
 _LOOKED_INTO = 3.0, 2.0  # evenness, and times that it usually is away, from which hardly anything is learnt
@@ -118,15 +120,16 @@ class Drift:
         looked_into = (course.even > _LOOKED_INTO[0]) & (course.far > _LOOKED_INTO[1])
         look.own[known.HELD, places[looked_into]] = look.own[known.COUNT, places[looked_into]] + many[looked_into]
         call = (course.far > _FAR) & (course.even > _EVEN) & (kept[:, _COUNT] > _KNOWN)
-        call &= (_alone(course) > _MUCH) & (look.tie[places] > _TIED) & (look.own[known.CALLED, places] == 0)
+        call &= np.abs(course.away) - _UNSURE * slope * np.abs(course.common) > _MUCH
+        call &= (look.tie[places] > _TIED) & (look.own[known.CALLED, places] == 0)
+        few = (_alone(course) > _MUCH_OF_FEW) & (course.even > _EVEN_OF_FEW)
         for number in np.flatnonzero(call):
             place = int(places[number])
             company = course.far[(look.sensor[places] == look.sensor[place]) & (places != place)]
             company = np.nanmax(company, initial=0)
             peers = self._peers(look, place)
-            even = _EVEN if len(peers) >= _MANY_PEERS else _EVEN_OF_FEW
             no_peer = peers.max(initial=0) < _PEERS * abs(course.away[number])
-            if company < _COMPANY * course.far[number] and no_peer and course.even[number] > even:
+            if company < _COMPANY * course.far[number] and no_peer and (few[number] or len(peers) >= _MANY_PEERS):
                 since = (block[number] + 1 - _DAY) * _BLOCK
                 look.begin(place, What.DRIFT, since, 0.8, ("neighbours", "even"))
                 kept[number, _CALLED] = course.away[number]

@@ -101,36 +101,29 @@ class Skew:
             kept[channel[its], _DAY + (hour[its] + ahead) % _RING] = np.nan
 
     def _judge(self, look: Look, own: Floats, places: Ints) -> None:
-        """Looks at the last day of some sensors: first whether it fits as it is, then whether another time fits."""
+        """Looks at the last day of some sensors: first whether their own course fits as it is."""
         kept = self.kept[look.channel[places]]
-        hour = own[_RUNNING, places].astype(np.int64)[:, None]
-        day = (hour - np.arange(_DAY - 1, -1, -1)) % _DAY
-        level, usual = np.take_along_axis(kept, day, 1), np.take_along_axis(kept[:, _USUAL:_OF_DAYS], day, 1)
-        common = np.take_along_axis(kept[:, _DAY:_USUAL], (hour - np.arange(_RING - 1, -1, -1)) % _RING, 1)
-        common *= look.slope[places, None]
-        enough = np.isfinite(level).sum(1) >= _PRESENT
-        course = usual.std(1)
-        coursed = enough & (kept[:, _OF_DAYS] >= _DAYS) & (course > _COURSE)
-        tied = enough & (look.tie[places] > _TIED) & (np.isfinite(common).sum(1) >= _PRESENT + _MOST)
-        apart = look.own[known.APART, places]
-        past = _Past(level, usual, common, apart, coursed, tied)
+        level, usual = kept[:, :_DAY], kept[:, _USUAL:_OF_DAYS]
+        seen = np.isfinite(level)
+        coursed = (seen.sum(1) >= _PRESENT) & (kept[:, _OF_DAYS] >= _DAYS) & (usual.std(1) > _COURSE)
         sensors, group = np.unique(look.sensor[places], return_inverse=True)
-        misfit = _off_course(level - usual)
-        better = np.zeros(len(sensors))
-        for late in _FIRST:
-            gain = np.where(coursed, np.log(misfit / _off_course(level - np.roll(usual, late, 1))), 0)
-            better = np.maximum(better, np.bincount(group, gain, len(sensors)))
-        apart_now = np.where(tied, np.log(np.maximum(_distance(level, common[:, _MOST:]) / apart, 1)), 0)
-        at_most = 2 * better + np.bincount(group, apart_now, len(sensors))
         lasting = look.own[known.CALLED, places] == What.SKEW
-        looked_into = (better > _DOUBT) & (at_most > _BETTER)
-        looked_into |= np.bincount(group, lasting, len(sensors)) > 0
+        better = np.zeros(len(sensors))
+        if coursed.any():
+            level, usual = np.where(seen, level, usual)[coursed], usual[coursed]
+            misfit = _off_course(level - usual)
+            twice = np.concatenate((usual, usual), 1)
+            for late in _FIRST:
+                gain = np.log(misfit / _off_course(level - twice[:, -late % _DAY : -late % _DAY + _DAY]))
+                better = np.maximum(better, np.bincount(group[coursed], gain, len(sensors)))
+        looked_into = (better > _DOUBT) | (np.bincount(group, lasting, len(sensors)) > 0)
         for number in np.flatnonzero(looked_into):
             its = np.flatnonzero(group == number)
+            past = _past(look, places[its], kept[its], own[_RUNNING, places[its]].astype(np.int64), coursed[its])
             if lasting[its].any():
-                self._go_on(look, own, places[its], past.of(its))
-            else:
-                _call(look, own, places[its], past.of(its))
+                self._go_on(look, own, places[its], past)
+            elif 2 * better[number] + _apart(past) > _BETTER:
+                _call(look, own, places[its], past)
 
     def _go_on(self, look: Look, own: Floats, places: Ints, past: "_Past") -> None:
         """Ends it when the present time fits better again."""
@@ -179,10 +172,22 @@ class _Past(NamedTuple):
     coursed: Flags
     tied: Flags
 
-    def of(self, places: Ints) -> "_Past":
-        """Those of some of the channels."""
-        level, usual, common, apart, coursed, tied = self
-        return _Past(level[places], usual[places], common[places], apart[places], coursed[places], tied[places])
+
+def _past(look: Look, places: Ints, kept: Singles, hour: Ints, coursed: Flags) -> _Past:
+    """The last day of the channels of a sensor."""
+    day = (hour[:, None] - np.arange(_DAY - 1, -1, -1)) % _DAY
+    level, usual = np.take_along_axis(kept, day, 1), np.take_along_axis(kept[:, _USUAL:_OF_DAYS], day, 1)
+    common = np.take_along_axis(kept[:, _DAY:_USUAL], (hour[:, None] - np.arange(_RING - 1, -1, -1)) % _RING, 1)
+    tied = (np.isfinite(level).sum(1) >= _PRESENT) & (np.isfinite(common).sum(1) >= _PRESENT + _MOST)
+    tied &= look.tie[places] > _TIED
+    expected = (look.slope[places, None] * common).astype(np.float32)
+    return _Past(level, usual, expected, look.own[known.APART, places], coursed, tied)
+
+
+def _apart(past: _Past) -> float:
+    """How much farther than usual the channels are from what the neighbours let expect; log of a ratio."""
+    distance = _distance(past.level[past.tied], past.common[past.tied, _MOST:])
+    return float(np.log(np.maximum(distance / past.apart[past.tied], 1)).sum())
 
 
 def _fits(past: _Past) -> Floats:
