@@ -33,8 +33,10 @@ from gateway import misses
 from gateway.config import GatewayConfig, SourceConfig
 from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
-from gateway.edge.inspect import Event, Inspector
+from gateway.edge.faults.look import Verdict, What
+from gateway.edge.filter import Filter
 from gateway.edge.readings import FAIL, SUSPECT, Bytes, Channels, Flags, Floats, Ints, Readings
+from gateway.edge.watch import Event
 from sensors import kinds
 from sensors.recording import Layout, Reading, Recording
 
@@ -67,17 +69,19 @@ class Calls(NamedTuple):
 
     Attributes:
         channel: int64[n], channel number.
-        time: int64[n], when it was observed, ms UTC.
+        since, until: int64[n], first and last time of the readings concerned, ms UTC.
         call: uint8[n], a :class:`Call`.
     """
 
     channel: Ints
-    time: Ints
+    since: Ints
+    until: Ints
     call: Bytes
 
 
 _OF_FLAG = np.zeros(256, np.uint8)
 _OF_FLAG[SUSPECT], _OF_FLAG[FAIL] = Call.SUSPECT, Call.FAULT
+_OF_VERDICT = {What.NOTHING: Call.NOTHING, What.EVENT: Call.EVENT, What.UNDECIDED: Call.SUSPECT}
 
 
 def calls(readings: Readings, events: Sequence[Event]) -> Calls:
@@ -88,7 +92,14 @@ def calls(readings: Readings, events: Sequence[Event]) -> Calls:
         for place in np.flatnonzero(np.isin(readings.channel, [channel for channel, _ in begun])).tolist():
             if (int(readings.channel[place]), int(readings.time[place])) in begun:
                 call[place] = max(call[place], Call.EVENT)
-    return Calls(readings.channel, readings.time, call)
+    return Calls(readings.channel, readings.time, readings.time, call)
+
+
+def spoken(verdicts: Sequence[Verdict]) -> Calls:
+    """What verdicts say, of readings of the past."""
+    said = [(its.channel, its.since, its.until, _OF_VERDICT.get(its.what, Call.FAULT)) for its in verdicts]
+    channel, since, until, call = np.array(said, np.int64).reshape(-1, 4).T
+    return Calls(channel, since, until, call.astype(np.uint8))
 
 
 @dataclass(eq=False)
@@ -124,19 +135,26 @@ class Values:
         self.of_sensor = np.array([sensors.setdefault(key[:3], len(sensors)) for key in self.keys], np.int64)
         self.sensors = list(sensors)
 
-    def hear(self, channel: Ints, time: Ints, call: Ints, made: Ints) -> None:
-        """Takes what was said of readings: by channel and time, and when it was said."""
-        if not len(self.time) or not len(time):
+    def hear(self, said: Calls, made: Ints) -> None:
+        """Takes what was said of readings.
+
+        Args:
+            said: n calls, by numbers of channels that are places in ``keys``.
+            made: int64[n], when each was made, ms UTC.
+        """
+        if not len(self.time) or not len(made):
             return
-        first, span = int(self.time.min()), int(np.ptp(self.time)) + 1
+        first, last = int(self.time.min()), int(self.time.max())
+        span = last - first + 1
         own = self.channel * span + (self.time - first)
         order = np.argsort(own, kind="stable")
-        wanted = channel * span + (time - first)
-        at = np.searchsorted(own[order], wanted)
-        at[at == len(order)] = 0
-        row = order[at]
-        known = (own[row] == wanted) & (time >= first) & (time < first + span)
-        row, call, made = row[known], call[known], made[known]
+        since, until = np.maximum(said.since, first) - first, np.minimum(said.until, last) - first
+        low = np.searchsorted(own[order], said.channel * span + since)
+        many = np.maximum(np.searchsorted(own[order], said.channel * span + until, "right") - low, 0)
+        many[since > until] = 0
+        number = np.repeat(np.arange(len(many)), many)
+        row = order[low[number] + np.arange(len(number)) - np.repeat(np.cumsum(many) - many, many)]
+        call, made = said.call[number], made[number]
         np.maximum.at(self.worst, row, call.astype(np.uint8))
         for which, moment in ((Call.SUSPECT, self.suspect_at), (Call.FAULT, self.fault_at)):
             such = call >= which
@@ -258,7 +276,7 @@ def run(
         decoder = Decoder([source], kinds.builtin(), "evaluate", channels)
     else:
         decoder = Decoder.of(config.model_copy(update={"source": (source,)}), channels)
-    inspector = Inspector(channels)
+    judge = Filter(channels)
     keys: dict[tuple[str, str, str, str], int] = {}
     labels: dict[str, int] = {"": 0}
     channel, time, value, label = array("q"), array("q"), array("d"), array("q")
@@ -283,9 +301,13 @@ def run(
             if readings.dead:
                 msg = f"{raw.topics[0]}: the gateway cannot read this: {readings.dead[0].reason}"
                 raise JudgeError(msg)
-            said.append((calls(readings, inspector.inspect(readings)), messages[-1].time))
+            findings = judge.judge(readings)
+            when = messages[-1].time
+            said += (calls(readings, findings.events), when), (spoken(findings.verdicts), when)
             decoder.remember(readings.keys)
             progress.advance(task, len(messages))
+    if said:
+        said.append((spoken(judge.finish()), said[-1][1]))
     values = Values(
         list(keys),
         list(labels),
@@ -299,13 +321,9 @@ def run(
         for quantity in (*its.home.names, *(its.channels or {})):
             numbers[its.channel(quantity)] = keys[its.site, its.family.kind, its.name, quantity]
     if said:
-        made = np.repeat([when for _, when in said], [len(batch.time) for batch, _ in said])
-        number = numbers[np.concatenate([batch.channel for batch, _ in said])]
-        when, call = (
-            np.concatenate([batch.time for batch, _ in said]),
-            np.concatenate([batch.call for batch, _ in said]),
-        )
-        values.hear(number, when, call, made)
+        made = np.repeat([when for _, when in said], [len(batch.call) for batch, _ in said])
+        everything = Calls(*(np.concatenate(parts) for parts in zip(*(batch for batch, _ in said), strict=True)))
+        values.hear(everything._replace(channel=numbers[everything.channel]), made)
     return values
 
 

@@ -26,8 +26,8 @@ from rich.table import Table
 from gateway.config import GatewayConfig
 from gateway.edge.batch import Held
 from gateway.edge.decode import Decoder
+from gateway.edge.filter import Filter
 from gateway.edge.forward import Forwarder
-from gateway.edge.inspect import Inspector
 from gateway.edge.readings import Channels
 from gateway.edge.requeue import requeue as try_again
 from gateway.edge.spool import CLASSES, FATES, Dead, Ledger, Peek, Row, Spool, Waiting
@@ -467,10 +467,10 @@ def _content(dead: Dead) -> tuple[str, str, bytes]:
 async def _requeue(config: GatewayConfig, ids: Sequence[int]) -> None:
     channels = Channels()
     decoder = Decoder.of(config, channels)
-    inspector = Inspector(channels)
+    judge = Filter(channels)
     spool = Spool.of(config)
     try:
-        await try_again(spool, decoder, inspector, channels, config.gateway.id, ids)
+        await try_again(spool, decoder, judge, channels, config.gateway.id, ids)
     finally:
         await spool.close()
 

@@ -1,8 +1,8 @@
 """The agent: the way of a reading, from the broker to the spool, and from there to the servers.
 
-    ingest → decode → inspect → encode → spool ──→ forward
-       ↑                                   │
-       └──── acknowledge after the commit ─┘
+    ingest → decode → filter → encode → spool ──→ forward
+       ↑                                  │
+       └─── acknowledge after the commit ─┘
 
 When power fails, the broker still holds what was not acknowledged, and the spool holds what was.
 """
@@ -24,13 +24,16 @@ from gateway.edge.batch import DeadLetter, Entry, Held, RawBatch
 from gateway.edge.clock import Clock
 from gateway.edge.decode import UNMATCHED, Decoder
 from gateway.edge.encode import encode, health
+from gateway.edge.filter import Filter
 from gateway.edge.forward import Forwarder
 from gateway.edge.health import HealthServer
 from gateway.edge.ingest import Ingest, Mqtt5Ingest
-from gateway.edge.inspect import Inspector
+from gateway.edge.keep import Keep, Step
+from gateway.edge.maintenance import Maintenance
 from gateway.edge.memory import settle
 from gateway.edge.readings import Channels
 from gateway.edge.requeue import requeue
+from gateway.edge.silence import Silences
 from gateway.edge.spool import Ledger, Spool, SpoolError
 
 log = logging.getLogger("citygate.agent")
@@ -39,6 +42,7 @@ _STOP_WITHIN = 9.0  # seconds; service managers kill after ten
 _LAST_FLUSH = 5.0
 _DEAD_LETTERS_LOGGED = 3  # a batch; the rest is in the spool
 _CLOCK_INTERVAL = 1.0
+_SILENCE_INTERVAL = 60
 _RELEASED_AT_ONCE = 2000
 
 
@@ -58,8 +62,14 @@ class Agent:
         self.config = config
         self.channels = Channels()
         self.decoder = Decoder.of(config, self.channels)
-        self.inspector = Inspector(self.channels)
+        self.maintenance = Maintenance.of(config, self.channels)
+        self.filter = Filter(self.channels, self.maintenance)
+        self.silences = Silences(self.channels)
         self.spool = Spool.of(config)
+        steps: dict[str, Step] = {**self.filter.steps, "silence": self.silences}
+        file = config.spool_path.with_name(f"{config.spool_path.name}.filter")
+        self.keep = Keep(file, self.channels, self.decoder, steps, self.silences.stale)
+        self.keep.load()
         self.decoder.remember(self.spool.keys())
         self.clock = Clock(config.clock, self.spool.known_time)
         self.clock.check()
@@ -70,6 +80,7 @@ class Agent:
         self._holding = True  # the spool may have messages that wait for the clock
         self._mismatches: list[str] = []
         self._stuck: dict[int, str] = {}  # entries that cannot be committed now, and why
+        self._connected_since: int | None = None  # by the silences' clock
         self._started = time.monotonic()
         self._stopping = asyncio.Event()
 
@@ -79,7 +90,11 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         beside = [asyncio.create_task(forwarder.run()) for forwarder in self.forwarders]
-        beside += asyncio.create_task(self._watch_clock()), asyncio.create_task(self._report_health())
+        beside += asyncio.create_task(self._watch_clock()), asyncio.create_task(self._watch_silence())
+        beside += (
+            asyncio.create_task(self.keep.run(self.clock.now, self._turn, self._judged.join)),
+            asyncio.create_task(self._report_health()),
+        )
         async with HealthServer(self):
             log.info("gateway %s started", self.config.gateway.id, extra={"version": __version__})
             taking = asyncio.create_task(self._take_and_keep())
@@ -90,9 +105,13 @@ class Agent:
                 async with asyncio.timeout(_STOP_WITHIN):
                     await taking
                     await self.ingest.close()
-                    beside[-1].cancel()
+                    for task in beside[-2:]:
+                        task.cancel()
                     await self._commit(self._health())
-                    await asyncio.gather(*(forwarder.flush(_LAST_FLUSH) for forwarder in self.forwarders))
+                    await asyncio.gather(
+                        self.keep.save(self.clock.now(), self._turn, self._judged.join),
+                        *(forwarder.flush(_LAST_FLUSH) for forwarder in self.forwarders),
+                    )
             for task in [taking, *beside]:
                 task.cancel()
             results = await asyncio.gather(taking, *beside, return_exceptions=True)
@@ -131,6 +150,7 @@ class Agent:
                 await self._commit(entry)
             self.ingest.acknowledge(batch)
             self._judged.task_done()
+        self._judged.task_done()  # the end
 
     def _judge(self, batch: RawBatch) -> list[Entry]:
         """The way of a batch up to the spool; a message that no step can bear is kept apart from the others."""
@@ -138,10 +158,11 @@ class Agent:
         try:
             readings = self.decoder.decode(batch)
             try:
-                events = self.inspector.inspect(readings)
-                entry = encode(readings, events, self.channels, self.config.gateway.id)
+                findings = self.filter.judge(readings)
+                self.silences.hear(readings)
+                entry = encode(readings, findings, self.channels, self.config.gateway.id)
             except Exception:
-                self.inspector.undo()
+                self.filter.undo()
                 raise
         except Exception as error:  # noqa: BLE001 - told below, when it is known whose it is
             fault = error
@@ -178,7 +199,21 @@ class Agent:
         while True:
             await asyncio.sleep(_CLOCK_INTERVAL)
             self.clock.check()
+            self.maintenance.check()
             await self._release()
+
+    async def _watch_silence(self) -> None:
+        for seconds in itertools.count(1):
+            await asyncio.sleep(_CLOCK_INTERVAL)
+            if not self.ingest.connected:
+                self._connected_since = None
+            elif self._connected_since is None:
+                self._connected_since = self.silences.clock()
+            if self.clock.known and seconds % _SILENCE_INTERVAL == 0:
+                now = self.clock.now()
+                found = self.silences.noticed(now, self._connected_since, self.maintenance.sensors(now))
+                if lines := [silence.line(self.config.gateway.id) for silence in found]:
+                    await self._commit(Entry(events="\n".join(lines).encode()))
 
     async def _release(self) -> None:
         """Once the clock is known, gives their times to the messages that waited for it, before any newer one."""
@@ -220,7 +255,7 @@ class Agent:
             if wanted := await self.spool.requests():
                 async with self._turn:
                     gateway = self.config.gateway.id
-                    await requeue(self.spool, self.decoder, self.inspector, self.channels, gateway, wanted)
+                    await requeue(self.spool, self.decoder, self.filter, self.channels, gateway, wanted)
         except SpoolError as error:
             log.error("cannot try dead letters again now: %s", error)  # noqa: TRY400 - told by its text
 
@@ -251,8 +286,10 @@ class Agent:
             "cpu_s": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
             "uptime_s": round(time.monotonic() - self._started, 1),
             "sensors": self.decoder.sensors,
+            "sensors_silent": self.silences.silent,
             "sensors_refused": self.decoder.refused_sensors,
             "channels": len(self.channels),
+            "channels_learning": self.filter.learning(),
             "times_future": self.decoder.future,
             "times_past": self.decoder.past,
             "clock_known": int(self.clock.known),
@@ -269,6 +306,7 @@ class Agent:
         ledger = self.ledger()
         alarms = [f"the ledger does not balance: {mismatch}" for mismatch in self._mismatches]
         alarms += sorted(set(self._stuck.values()))
+        alarms += [self.maintenance.problem] if self.maintenance.problem else []
         return {
             "status": "alarm" if alarms else "ok",
             "alarms": alarms,

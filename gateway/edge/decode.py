@@ -22,10 +22,11 @@ from xxhash import xxh3_64_intdigest
 
 from gateway.config import ClockConfig, GatewayConfig, LimitsConfig, OverrideConfig, SourceConfig
 from gateway.edge.batch import Boot, DeadLetter, Held, RawBatch
-from gateway.edge.inspect import Reason
+from gateway.edge.keep import Known
 from gateway.edge.limits import Flood
 from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridden, verify
 from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
+from gateway.edge.reasons import Reason
 from gateway.edge.units import UnitError, conversion
 from sensors.formats.json import Json, PayloadError, plain
 from sensors.kinds import Kind, known
@@ -63,6 +64,12 @@ class Source:
         if config.kind is not None and config.kind not in kinds:
             msg = f"source '{config.name}': {_unknown_kind(config.kind, tuple(kinds))}"
             raise SourceError(msg)
+
+    def can_name(self, levels: Mapping[str, str]) -> bool:
+        """Whether kind, site and sensor may be these."""
+        return all(
+            f"{{{key}}}" in self.config.topic or getattr(self.config, key) == name for key, name in levels.items()
+        )
 
 
 def _level(level: str) -> str:
@@ -186,6 +193,16 @@ class Decoder:
         """Number of sensors seen."""
         return len(self._channels.sensors)
 
+    def enter(self, sensors: Iterable[Known]) -> list[list[int]]:
+        """Enters sensors that were known in an earlier run, so that they have channels before they send.
+
+        Returns:
+            Of each sensor, the channels of *home* and *later*; -1 for those that the configuration has no place for.
+        """
+        entered = [self._enter_known(known) for known in sensors]
+        self._renew_rules()
+        return entered
+
     def remember(self, keys: Iterable[int]) -> None:
         """Makes messages known by their keys, oldest first; to be told of those that nothing keeps from the spool."""
         self._seen.update(keys)
@@ -200,8 +217,7 @@ class Decoder:
             self._refused.clear()
         dead: list[DeadLetter] = []
         messages = self._read(batch, *self._admit(batch, dead), dead)
-        if len(self._rules) > len(self._channels.rules.all):
-            self._channels.rules = Rules(self._rules.copy())
+        self._renew_rules()
         times = _milliseconds(messages.times)
         keys = [
             xxh3_64_intdigest(batch.payloads[i], xxh3_64_intdigest(batch.topics[i].encode())) for i in messages.places
@@ -437,6 +453,23 @@ class Decoder:
             source.sensors[prefix] = sensor
             self._channels.sensors.append(sensor)
         return sensor
+
+    def _enter_known(self, known: Known) -> list[int]:
+        quantities = (*known.home, *known.later)
+        levels = {"kind": known.kind, "site": known.site, "sensor": known.sensor}
+        source = next((source for source in self.sources if source.config.name == known.source), None)
+        sensor = self._place(source, levels) if source and source.can_name(levels) else None
+        if not isinstance(sensor, Sensor):
+            return [-1] * len(quantities)
+        for some in (known.home, quantities):  # first those that make its layout
+            names = [name for name in some if name in sensor.family.rules or name in known.foreign]
+            self._enter(sensor, tuple(names))
+        own = {*sensor.home.names, *(sensor.channels or {})}
+        return [sensor.channel(name) if name in own else -1 for name in quantities]
+
+    def _renew_rules(self) -> None:
+        if len(self._rules) > len(self._channels.rules.all):
+            self._channels.rules = Rules(self._rules.copy())
 
     def _with_overrides(self, source: str, family: Family, site: str, sensor: str) -> Family:
         """The family of the sensors that share a sensor's limits."""

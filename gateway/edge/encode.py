@@ -6,24 +6,27 @@ time that already has one not even the flag is there: it would take the place of
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
 from gateway.edge.batch import Entry
-from gateway.edge.inspect import Event, Reason, reason_text
+from gateway.edge.faults.look import Verdict
+from gateway.edge.filter import Findings
 from gateway.edge.readings import FAIL, GOOD, MISSING, REPEATED, Channels, Floats, Layout, Readings
+from gateway.edge.reasons import Reason, reason_text
+from gateway.edge.watch import Event
 
 _FATES = ("queued", "quarantined", "dead", "duplicate")
 
 
-def encode(readings: Readings, events: Sequence[Event], channels: Channels, gateway: str) -> Entry:
+def encode(readings: Readings, findings: Findings, channels: Channels, gateway: str) -> Entry:
     """Writes a batch as line protocol and counts it.
 
     Args:
         readings: Judged readings.
-        events: Events that they raised.
+        findings: Events that they raised; what was said of them, or of earlier ones.
         channels: What the readings' channels are.
         gateway: The gateway's name.
 
@@ -34,7 +37,12 @@ def encode(readings: Readings, events: Sequence[Event], channels: Channels, gate
     return Entry(
         lines="\n".join(_points(readings)).encode(),
         quarantine="\n".join(_quarantine(readings, gateway)).encode(),
-        events="\n".join(_event(event, channels, gateway) for event in events).encode(),
+        events="\n".join(
+            [
+                *(_event(event, channels, gateway) for event in findings.events),
+                *(_verdict(verdict, channels, gateway) for verdict in findings.verdicts),
+            ]
+        ).encode(),
         counts=_counts(readings),
         dead=readings.dead,
         keys=readings.keys,
@@ -55,13 +63,13 @@ def _points(readings: Readings) -> list[str]:
         alike[layout, of_row].append(row)
     lines = [""] * len(readings.layouts)
     for (layout, of_rows), rows in alike.items():
-        template, fields, suspects = layout.template(of_rows)
+        template, fields, doubtful = layout.template(of_rows)
         if template:
             first = readings.starts[rows][:, None]
             text = iter(_texts(readings.value[first + np.array(fields, np.int64)].ravel()))
-            reason = iter(readings.reason[first + np.array(suspects, np.int64)].ravel().tolist())
+            reason = iter(readings.reason[first + np.array(doubtful, np.int64)].ravel().tolist())
             prefixes = [readings.sensors[row].prefix for row in rows]
-            columns = [text] * len(fields) + [reason] * len(suspects)
+            columns = [text] * len(fields) + [reason] * len(doubtful)
             arguments = zip(prefixes, *columns, readings.times[rows].tolist(), strict=False)
             for row, line in zip(rows, map(template.__mod__, arguments), strict=True):
                 lines[row] = line
@@ -118,6 +126,17 @@ def _event(event: Event, channels: Channels, gateway: str) -> str:
         f"event,gateway={gateway},kind={sensor.family.kind},sensor={sensor.name},severity={event.severity},"
         f'site={sensor.site} id="{identity}",quantity="{rule.quantity}",value={event.value!r},'
         f'limit={event.limit!r},message="{message}" {event.time}'
+    )
+
+
+def _verdict(verdict: Verdict, channels: Channels, gateway: str) -> str:
+    sensor = channels.sensors[channels.owner[verdict.channel]]
+    quantity = channels.rules.all[channels.rule[verdict.channel]].quantity
+    identity = f"{sensor.family.kind}.{sensor.site}.{sensor.name}.{quantity}.{verdict.since}"
+    return (
+        f"verdict,gateway={gateway},kind={sensor.family.kind},quantity={quantity},sensor={sensor.name},"
+        f'site={sensor.site},what={verdict.what.name.lower()} id="{identity}",since={verdict.since}i,'
+        f'until={verdict.until}i,confidence={verdict.confidence!r},reason="{"+".join(verdict.reasons)}" {verdict.time}'
     )
 
 

@@ -1,8 +1,7 @@
 """Inspect: a QARTOD flag and its reasons for every value, as array operations over a batch.
 
 The tests are those of the QARTOD manuals (gross range, operator range, rate of change, flat line, time, …), and last of
-all the adaptive detector. The worst answer is the flag. An over-limit value with a good flag is an *event*, never a
-fault.
+all the adaptive detector. The worst answer is the flag.
 
 The values of a batch are put in order of their channels: those of one channel are a *run*, in the order in which they
 came. What each value is compared with is then found by running maxima over the runs, without a loop over values. Few
@@ -10,9 +9,7 @@ values are judged one after another (`gateway.edge.inspect_one`), to the same ef
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +20,6 @@ from gateway.edge.detect import Detector
 from gateway.edge.inspect_one import MINUTE, NEVER, Limits, tested
 from gateway.edge.readings import (
     FAIL,
-    GOOD,
     MISSING,
     REPEATED,
     SUSPECT,
@@ -35,20 +31,16 @@ from gateway.edge.readings import (
     Readings,
     Rules,
 )
-from gateway.edge.reasons import Reason, reason_text
+from gateway.edge.reasons import Reason
 from gateway.edge.runs import Chain, Runs, column
 from gateway.edge.together import Diagnostics, contradictions, contradictions_of_few
-from sensors.kinds import SEVERITIES
 
-__all__ = ["Event", "Inspector", "Reason", "reason_text"]
-
-_CALM_READINGS = 3  # readings below an event's limit that end it, so that noise around a limit is one event
 _FEW = 16  # values, from which on array operations cost less than a loop
 
 # Rows of the state, a column a channel: time and value of the last sound value, the value before it (NaN if there is a
-# gap between them), since when and where it has not moved; level, calm and beginning of its event.
-_ROWS, _PAST, _COURSE = 8, slice(0, 5), slice(5, 8)
-_NEW = np.array((NEVER, np.nan, np.nan, 0, np.nan, 0, 0, 0))[:, None]
+# gap between them), since when and where it has not moved.
+_ROWS = 5
+_NEW = np.array((NEVER, np.nan, np.nan, 0, np.nan))[:, None]
 
 _LATEST = 2.0**53  # ms UTC; beyond it a float cannot tell times apart
 
@@ -58,47 +50,6 @@ _ATTENUATED, _CLIMATOLOGY, _CONTRADICTION = int(Reason.ATTENUATED), int(Reason.C
 
 Commit = Callable[[], Callable[[], None]]
 """Commits a test's new state; returns what takes it back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A good value beyond a limit, or its end.
-
-    Attributes:
-        channel: Channel number.
-        time: Observed, ms UTC.
-        since: When the event began, ms UTC; with the channel, its identity.
-        severity: A colour, or ``none`` when the event ends.
-        value: In the quantity's unit.
-        limit: The limit that was passed; of the mildest severity when the event ends.
-    """
-
-    channel: int
-    time: int
-    since: int
-    severity: str
-    value: float
-    limit: float
-
-
-class _Course(NamedTuple):
-    """How far an event has come, in the order of the state."""
-
-    level: float  # 0 none, 1 blue … 4 red
-    calm: float  # readings in a row that were below the level
-    since: float  # ms UTC; 0 when there is none
-
-    def after(self, level: int, time: int) -> "_Course":
-        """How far it is after another good reading.
-
-        Args:
-            level: The gravest severity that the reading reaches.
-            time: Observed, ms UTC.
-        """
-        calm = self.calm + 1 if level < self.level else 0
-        if level <= self.level and calm < _CALM_READINGS:
-            return _Course(self.level, calm, self.since)
-        return _Course(level, 0, 0 if not level else self.since if self.level else time)
 
 
 class Inspector:
@@ -119,21 +70,18 @@ class Inspector:
         self._detector = Detector()
         self._undo: Callable[[], None] = _nothing
 
-    def inspect(self, readings: Readings) -> list[Event]:
-        """Flags every value in place. Nothing is changed when it raises.
-
-        Returns:
-            Events that began, changed in severity, or ended.
-        """
+    def inspect(self, readings: Readings) -> None:
+        """Flags every value in place. Nothing is changed when it raises."""
         self._undo = _nothing
         if not len(readings.channel):
-            return []
+            return
         self._make_ready()
         self._detector.begin()
         try:
             if len(readings.channel) <= _FEW and len(few := readings.channel.tolist()) == len(set(few)):
-                return self._inspect_few(readings, few)
-            return self._inspect_many(readings)
+                self._inspect_few(readings, few)
+            else:
+                self._inspect_many(readings)
         except Exception:
             self._detector.undo()
             raise
@@ -186,13 +134,13 @@ class Inspector:
         self._diagnostics.restore(unwell, channels)
         self._undo = _nothing
 
-    def _inspect_many(self, readings: Readings) -> list[Event]:  # noqa: PLR0915 - the tests, one after another
+    def _inspect_many(self, readings: Readings) -> None:  # noqa: PLR0915 - the tests, one after another
         rules, runs = self._channels.rules, Runs(readings.channel, single=len(readings.sensors) == 1)
         rule = readings.rule[runs.order].astype(np.int64)  # by such numbers arrays are indexed without converting them
         time, value = readings.time[runs.order], readings.value[runs.order]
         marks = _Marks(readings.reason[runs.order].copy())
         state = self._state[:, runs.where].copy() if isinstance(runs.where, slice) else self._state[:, runs.where]
-        last_time, last_value, value_before_last, still_since, still_value = state[_PAST]
+        last_time, last_value, value_before_last, still_since, still_value = state
 
         missing = np.isnan(value)
         gross = (value < rules.fail_low[rule]) | (value > rules.fail_high[rule])
@@ -266,11 +214,7 @@ class Inspector:
         flag[failed | another] = FAIL
         flag[missing] = MISSING
         flag[again] = REPEATED
-        # a flood is one, though the battery that tells of it is low
-        good = flag == GOOD if unwell is None else (flag == GOOD) | ((flag == SUSPECT) & (against == _UNWELL))
-        events, courses = _watch(rules, runs, rule, time, value, newer & good, tuple(state[_COURSE]))
-
-        # the last step that can fail, for it learns at once; what is unusual may well be an event
+        # the last step that can fail, for it learns at once
         places = self._unusual(runs, rule, time, value, kept & (flag != FAIL))
         marks.add(places, Reason.UNUSUAL)
         flag[places] = SUSPECT
@@ -280,13 +224,10 @@ class Inspector:
         new[0, runs.where], new[1, runs.where] = chain.last(time, last_time), chain.last(value, last_value)
         new[2, runs.where] = chain.last(recent, value_before_last)
         new[3, runs.where], new[4, runs.where] = moves.last(time, still_since), moves.last(value, still_value)
-        for number, course in courses.items():
-            self._state[_COURSE, runs.channel[number]] = course
-        return events
 
-    def _inspect_few(  # noqa: C901, PLR0912, PLR0915 - as above
+    def _inspect_few(  # noqa: C901 - as above
         self, readings: Readings, channels: list[int]
-    ) -> list[Event]:
+    ) -> None:
         values, times, rules = readings.value.tolist(), readings.time.tolist(), readings.rule.tolist()
         bits = readings.reason.tolist()
         answers, limits, states, failed = [], [], [], []
@@ -295,7 +236,7 @@ class Inspector:
         for place, (channel, rule) in enumerate(zip(channels, rules, strict=True)):
             its = self._limits.get(rule) or self._read_limits(rule)
             state = self._state[:, channel].tolist()
-            answer = tested(its, state[_PAST], times[place], values[place], bits[place])
+            answer = tested(its, state, times[place], values[place], bits[place])
             reason, fails, diagnostic = answer.reason, answer.failed, diagnostic or its.diagnostic
             if its.attenuated and answer.kept:
                 weak, dead, commit = self._attenuation.judge_one(channel, rule, times[place], values[place])
@@ -319,9 +260,9 @@ class Inspector:
             for place in () if unwell is None else unwell.nonzero()[0].tolist():
                 bits[place] |= _UNWELL * (values[place] == values[place])
 
-        events, flags, after = [], [], []
+        flags, after = [], []
         for place, (channel, its, answer) in enumerate(zip(channels, limits, answers, strict=True)):
-            time, value, course = times[place], values[place], states[place][_COURSE]
+            time, value = times[place], values[place]
             against = bits[place] & ~_REMARKS
             flag = SUSPECT if against else its.unjudged
             if answer.again:
@@ -330,12 +271,6 @@ class Inspector:
                 flag = MISSING
             elif failed[place] or answer.another:
                 flag = FAIL
-            heard = answer.newer and (flag == GOOD or (flag == SUSPECT and against == _UNWELL))
-            if heard and (course[0] or value >= its.mildest_above or value <= its.mildest_below):
-                before = _Course(*course)
-                course = before.after(its.level(value), time)
-                if told := _event(self._channels.rules, rules[place], channel, time, value, before, course):
-                    events.append(told)
             if (
                 answer.kept
                 and flag != FAIL
@@ -345,13 +280,12 @@ class Inspector:
                 bits[place] |= _UNUSUAL
                 flag = SUSPECT
             flags.append(flag)
-            after.append((*answer.past, *course))
+            after.append(answer.past)
 
         readings.flag[:], readings.reason[:] = flags, bits
         self._undo = partial(self._take_back, channels, states, [commit() for commit in commits])
         for channel, state in zip(channels, after, strict=True):
             self._state[:, channel] = state
-        return events
 
     def _read_limits(self, rule: int) -> Limits:
         limits = self._limits[rule] = Limits.of(self._channels.rules, rule)
@@ -413,72 +347,6 @@ class Inspector:
             self._count = count
 
 
-def _event(  # noqa: PLR0913, PLR0917 - an event's attributes
-    rules: Rules, rule: int, channel: int, time: int, value: float, before: _Course, after: _Course
-) -> Event | None:
-    """What is to be told when an event's course changes its level."""
-    if after.level == before.level:
-        return None
-    level, since = int(after.level), int(after.since or before.since)
-    severity = SEVERITIES[level - 1] if level else "none"
-    return Event(channel, time, since, severity, value, _limit(rules, rule, level, value))
-
-
-def _watch(  # noqa: PLR0913, PLR0917 - columns
-    rules: Rules, runs: Runs, rule: Ints, time: Ints, value: Floats, good: Flags, courses: Sequence[Floats]
-) -> tuple[list[Event], dict[int, _Course]]:
-    """Raises, changes and ends events; only good values count.
-
-    Args:
-        rules: The rules.
-        runs: The runs.
-        rule: int64[n].
-        time: int64[n], ms UTC.
-        value: float64[n].
-        good: bool[n].
-        courses: float64[r] each, the course of each run so far: level, calm, since.
-
-    Returns:
-        The events, and the course after it of each run that has one.
-    """
-    level, calm, since = courses
-    beyond = (value >= rules.mildest_above[rule]) | (value <= rules.mildest_below[rule])
-    places = (good & (beyond | (runs.spread(level) > 0))).nonzero()[0]
-    events: list[Event] = []
-    after: dict[int, _Course] = {}
-    if not len(places):
-        return events, after
-    run = runs.of(places)
-    unsettled = (_levels(rules, rule[places], value[places]) != level[run]) | (calm[run] > 0)
-    if not unsettled.any():
-        return events, after
-    places = places[unsettled] if runs.alone else np.flatnonzero(good & np.isin(runs.run, run[unsettled]))
-    levels = _levels(rules, rule[places], value[places])
-    for place, now in zip(places.tolist(), levels.tolist(), strict=True):
-        number = place if runs.alone else int(runs.run[place])
-        when, sent = int(time[place]), float(value[place])
-        before = after.get(number) or _Course(float(level[number]), float(calm[number]), float(since[number]))
-        after[number] = before.after(now, when)
-        told = _event(rules, int(rule[place]), int(runs.channel[number]), when, sent, before, after[number])
-        if told is not None:
-            events.append(told)
-    return events, after
-
-
-def _levels(rules: Rules, rule: Ints, value: Floats) -> Ints:
-    """The gravest severity that each value reaches: 0 none, 1 blue … 4 red."""
-    reached = (value[:, None] >= rules.above[rule]) | (value[:, None] <= rules.below[rule])
-    return np.where(reached.any(1), len(SEVERITIES) - np.argmax(reached[:, ::-1], 1), 0)
-
-
-def _limit(rules: Rules, rule: int, level: int, value: float) -> float:
-    above, below = rules.above[rule], rules.below[rule]
-    if level:
-        return float(above[level - 1] if value >= above[level - 1] else below[level - 1])
-    declared = [*above[np.isfinite(above)], *below[np.isfinite(below)]]
-    return float(declared[0])
-
-
 class _Marks:
     """Reasons of the values, as they are found."""
 
@@ -513,15 +381,13 @@ def _spikes(  # noqa: PLR0913, PLR0917 - columns
 
 
 def _possible(tests: Floats) -> bool:
-    """Whether saved rows of the state, float64[k, 8], can have come about."""
+    """Whether saved rows of the state, float64[k, 5], can have come about."""
     new = tests[:, 0] == NEVER
     known = tests[~new]
-    time, value, _, still_since, still_value, level, calm, since = known.T
-    whole = known[:, [0, 3, 5, 6, 7]]
+    time, value, _, still_since, still_value = known.T
+    whole = known[:, [0, 3]]
     possible = ((whole >= 0) & (whole <= _LATEST) & (whole == np.floor(whole))).all(1)
     possible &= ~np.isnan(value) & ~np.isnan(still_value) & (still_since <= time)
-    possible &= (level <= len(SEVERITIES)) & (calm < _CALM_READINGS) & (since <= time)
-    possible &= (level > 0) | ((calm == 0) & (since == 0))
     return bool(possible.all()) and np.array_equal(tests[new], np.repeat(_NEW.T, new.sum(), 0), equal_nan=True)
 
 

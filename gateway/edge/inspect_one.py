@@ -37,10 +37,6 @@ class Limits(NamedTuple):
     exempt_high: float
     flat_suspect: float
     flat_fail: float
-    mildest_above: float
-    mildest_below: float
-    above: list[float]
-    below: list[float]
     unjudged: int
     sensitivity: float
     diagnostic: bool
@@ -52,13 +48,6 @@ class Limits(NamedTuple):
         """Those of one rule."""
         own = [getattr(rules, name)[rule].tolist() for name in cls._fields[:-2]]
         return cls._make([*own, rules.attenuation[rule] is not None, rules.climatology[rule] is not None])
-
-    def level(self, value: float) -> int:
-        """The gravest severity that a value reaches: 0 none, 1 blue … 4 red."""
-        for level in range(len(self.above), 0, -1):
-            if value >= self.above[level - 1] or value <= self.below[level - 1]:
-                return level
-        return 0
 
 
 class Tested(NamedTuple):

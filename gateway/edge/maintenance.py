@@ -21,8 +21,7 @@ import numpy as np
 
 from gateway.config import ConfigError, GatewayConfig, MaintenanceConfig, MaintenanceFile, load
 from gateway.edge.readings import MISSING, UNKNOWN, Channels, Flags, Readings, Sensor
-
-_REASON = 262144  # of a value that is not judged for that
+from gateway.edge.reasons import Reason
 
 _log = logging.getLogger("citygate.maintenance")
 
@@ -131,7 +130,7 @@ class Maintenance:
         finally:
             readings.value = value
         readings.flag[hidden] = np.where(np.isnan(value[hidden]), MISSING, UNKNOWN)
-        readings.reason[hidden] = reason | _REASON
+        readings.reason[hidden] = reason | int(Reason.MAINTENANCE)
 
     def sensors(self, time: int) -> Flags | None:
         """The sensors that are worked on at a time, ms UTC.

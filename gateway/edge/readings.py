@@ -140,19 +140,19 @@ class Layout:
             takes; empty when the flags leave nothing to write.
         """
         if (found := self._templates.get(flags)) is None:
-            fields, places, suspects = [], [], []
+            fields, places, doubtful = [], [], []
             for place, (name, flag) in enumerate(zip(self.names, flags, strict=True)):
                 if flag in {GOOD, UNKNOWN, SUSPECT}:
                     fields.append(f"{name}=%s")
                     places.append(place)
                 if flag != REPEATED:
                     fields.append(f"{name}_qc={flag}i")
-                if flag == SUSPECT:
-                    suspects.append(place)
-            fields += [f"{self.names[place]}_reason=%di" for place in suspects]
+                if flag in {SUSPECT, UNKNOWN}:
+                    doubtful.append(place)
+            fields += [f"{self.names[place]}_reason=%di" for place in doubtful]
             if len(self._templates) >= _MOST_TEMPLATES:
                 self._templates.clear()
-            found = self._templates[flags] = (f"%s {','.join(fields)} %d" if fields else "", places, suspects)
+            found = self._templates[flags] = (f"%s {','.join(fields)} %d" if fields else "", places, doubtful)
         return found
 
 

@@ -24,6 +24,15 @@ class Reason(IntFlag):
     CONTRADICTION = 32768  # quantities of the message contradict each other
     DIAGNOSTICS = 65536  # the sensor says that it is not well
     UNUSUAL = 131072  # surprising to the channel itself; see `gateway.edge.detect`
+    MAINTENANCE = 262144  # the sensor is being worked on: not judged
+    STUCK = 524288  # from here on: part of a fault that lasts, by verdict; in the order of `faults.look.What`
+    FAULT_SPIKE = 1048576
+    DRIFT = 2097152
+    OFFSET = 4194304
+    NOISE = 8388608
+    DROPOUT = 16777216
+    UNIT = 33554432
+    SKEW = 67108864
 
 
 def reason_text(bits: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from gateway.edge.batch import DeadLetter, Entry, RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
-from gateway.edge.inspect import Inspector
+from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
 from gateway.edge.spool import Dead, Spool
 
@@ -22,14 +22,14 @@ _log = logging.getLogger("citygate.requeue")
 
 
 async def requeue(  # noqa: PLR0913, PLR0917 - the steps of the way
-    spool: Spool, decoder: Decoder, inspector: Inspector, channels: Channels, gateway: str, ids: Collection[int]
+    spool: Spool, decoder: Decoder, judge: Filter, channels: Channels, gateway: str, ids: Collection[int]
 ) -> int:
     """Gives dead letters another try.
 
     Args:
         spool: Where they are.
         decoder: The first step of the way.
-        inspector: The second.
+        judge: The second.
         channels: What both refer to.
         gateway: The gateway's name.
         ids: Of the dead letters; those that are gone meanwhile are passed over.
@@ -47,7 +47,7 @@ async def requeue(  # noqa: PLR0913, PLR0917 - the steps of the way
     done = 0
     for start in range(0, len(points), _AT_ONCE):
         done += await _put_back(spool, points[start : start + _AT_ONCE])
-    way = _Way(spool, decoder, inspector, channels, gateway)
+    way = _Way(spool, decoder, judge, channels, gateway)
     for start in range(0, len(messages), _AT_ONCE):
         done += await way.go(messages[start : start + _AT_ONCE])
     return done
@@ -66,10 +66,10 @@ async def _put_back(spool: Spool, ids: Sequence[int]) -> int:
 class _Way:
     """The way of a message, as the agent goes it."""
 
-    def __init__(self, spool: Spool, decoder: Decoder, inspector: Inspector, channels: Channels, gateway: str) -> None:
+    def __init__(self, spool: Spool, decoder: Decoder, judge: Filter, channels: Channels, gateway: str) -> None:
         self._spool = spool
         self._decoder = decoder
-        self._inspector = inspector
+        self._filter = judge
         self._channels = channels
         self._gateway = gateway
 
@@ -97,10 +97,10 @@ class _Way:
         try:
             done = await self._spool.requeue([dead.id for dead in messages], entry)
         except LookupError:  # one was dropped at the bound meanwhile
-            self._inspector.undo()
+            self._filter.undo()
             return await self._halves(messages) if len(messages) > 1 else 0
         except BaseException:
-            self._inspector.undo()
+            self._filter.undo()
             raise
         self._decoder.remember(entry.keys)
         return done
@@ -108,9 +108,9 @@ class _Way:
     def _encoded(self, batch: RawBatch) -> Entry:
         readings = self._decoder.decode(batch)
         try:
-            return encode(readings, self._inspector.inspect(readings), self._channels, self._gateway)
+            return encode(readings, self._filter.judge(readings), self._channels, self._gateway)
         except BaseException:
-            self._inspector.undo()
+            self._filter.undo()
             raise
 
     async def _halves(self, messages: Sequence[Dead]) -> int:

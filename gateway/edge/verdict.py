@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from gateway.edge.faults import look as known
 from gateway.edge.faults.look import LEARNING, OWN, History, Look, Test, Verdict
-from gateway.edge.inspect import Reason
 from gateway.edge.readings import FAIL, REPEATED, Channels, Flags, Floats, Ints, Readings, Rules
+from gateway.edge.reasons import Reason
 
 _HOUR = 3_600_000.0
 _MINUTE = 60_000
 _NEVER = -1e15  # ms; before any reading
 _NO_READING = int(Reason.MISSING | Reason.OUT_OF_ORDER | Reason.DUPLICATE_TIME | Reason.FUTURE | Reason.GROSS_RANGE)
-_OF_STUCK = 1 << 19  # the reason of the first fault; the others follow
 _LATEST = 12  # readings over which activity is taken
 _MEMORY = 14 * 24 * _HOUR  # ms, and in readings:
 _SHORTEST, _LONGEST = 100, 4000
@@ -90,7 +89,7 @@ class Judge:
         failed = (fault > 0) & good
         if failed.any():
             flag[failed] = FAIL
-            reason[failed] |= np.left_shift(_OF_STUCK, fault[failed].astype(np.int32) - 1)
+            reason[failed] |= np.left_shift(int(Reason.STUCK), fault[failed].astype(np.int32) - 1)
 
     def finish(self) -> list[Verdict]:
         """Judges what has been collected."""
@@ -107,6 +106,10 @@ class Judge:
             if newer.any():
                 verdicts += self.look(its[newer], time[places][newer], value[places][newer]).verdicts
         return verdicts
+
+    def learning(self) -> int:
+        """How many channels have had too few readings for a verdict."""
+        return int((self._state[known.COUNT, : len(self._channels)] < LEARNING).sum())
 
     def state(self, channels: Ints) -> dict[str, npt.NDArray[np.generic]]:
         """What is known of some channels, a row each; what has not been judged yet is not part of it."""

@@ -13,7 +13,7 @@ from gateway.config import SourceConfig
 from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
-from gateway.edge.inspect import Inspector
+from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
 from sensors import kinds
 
@@ -43,11 +43,11 @@ def columnar(work: list[RawBatch]) -> int:
     """Our way; returns bytes of line protocol."""
     channels = Channels()
     decoder = Decoder((SourceConfig(),), kinds.builtin(), "gw", channels)
-    inspector = Inspector(channels)
+    judge = Filter(channels)
     size = 0
     for batch in work:
         readings = decoder.decode(batch)
-        entry = encode(readings, inspector.inspect(readings), channels, "gw")
+        entry = encode(readings, judge.judge(readings), channels, "gw")
         decoder.remember(entry.keys)
         size += len(entry.lines)
     return size

@@ -9,9 +9,10 @@ from gateway.config import OverrideConfig, SourceConfig
 from gateway.edge import detect
 from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
-from gateway.edge.inspect import Event, Inspector
+from gateway.edge.inspect import Inspector
 from gateway.edge.readings import Channels, Readings
 from gateway.edge.reasons import Reason
+from gateway.edge.watch import Event, Watch
 from sensors import kinds
 
 NOW = 1_790_000_000_000  # ms, the gateway's clock in these tests
@@ -33,7 +34,7 @@ def easily_alarmed() -> Iterator[None]:
 
 
 class Inspected:
-    """A decoder and an inspector behind one another."""
+    """A decoder, an inspector and a watch behind one another."""
 
     def __init__(self, known: Mapping[str, kinds.Kind] | None = None, *overrides: Mapping[str, object]) -> None:
         self.channels = Channels()
@@ -45,6 +46,7 @@ class Inspected:
             overrides=[OverrideConfig.model_validate(override) for override in overrides],
         )
         self.inspector = Inspector(self.channels)
+        self.watch = Watch(self.channels)
 
     def decode(self, messages: Sequence[Message], now: int = NOW) -> Readings:
         payloads = [json.dumps(payload).encode() for _, payload in messages]
@@ -53,7 +55,8 @@ class Inspected:
     def send(self, messages: Sequence[Message], now: int = NOW) -> tuple[list[Answer], list[Event]]:
         """The answers to one batch, and its events."""
         readings = self.decode(messages, now)
-        events = self.inspector.inspect(readings)
+        self.inspector.inspect(readings)
+        events = self.watch.watch(readings)
         self.decoder.remember(readings.keys)
         return by_quantity(readings), events
 

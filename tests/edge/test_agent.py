@@ -1,6 +1,5 @@
 """A message that makes a step of the way fail does not stop the others, and is not lost."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from gateway.edge import agent as agent_module
 from gateway.edge.agent import Agent
 from gateway.edge.batch import Entry, RawBatch
 from gateway.edge.encode import encode
-from gateway.edge.inspect import Event
+from gateway.edge.filter import Findings
 from gateway.edge.readings import Channels, Readings
 
 NOW = 1_790_000_000_000
@@ -30,11 +29,11 @@ async def passed(agent: Agent, batch: RawBatch) -> None:
 async def test_a_message_that_no_step_can_bear_becomes_a_dead_letter_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fragile(readings: Readings, events: Sequence[Event], channels: Channels, gateway: str) -> Entry:
+    def fragile(readings: Readings, findings: Findings, channels: Channels, gateway: str) -> Entry:
         if (readings.value == 13).any():
             msg = "thirteen"
             raise ArithmeticError(msg)
-        return encode(readings, events, channels, gateway)
+        return encode(readings, findings, channels, gateway)
 
     monkeypatch.setattr(agent_module, "encode", fragile)
     agent = Agent(config(tmp_path))

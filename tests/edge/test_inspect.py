@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.edge.inspect import Event
 from gateway.edge.reasons import Reason
+from gateway.edge.watch import Event
 from sensors import kinds
 from tests.edge.inspecting import (
     DAY,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.edge import detect, inspect
-from gateway.edge.inspect import Event
 from gateway.edge.reasons import Reason
+from gateway.edge.watch import Event
 from tests.edge.inspecting import DAY, MINUTE, NOW, Answer, Inspected, Message, by_quantity, easily_alarmed
 from tests.edge.test_inspect import PROBE, kind
 
@@ -46,7 +46,8 @@ def judge(by: Inspected, messages: Sequence[Message], *, few: bool) -> tuple[lis
     """A batch by one of the two ways."""
     with patch.object(inspect, "_FEW", 10_000 if few else 0), patch.object(detect, "_SINGLE", 10_000 if few else 1):
         readings = by.decode(messages)
-        events = by.inspector.inspect(readings)
+        by.inspector.inspect(readings)
+        events = by.watch.watch(readings)
         return by_quantity(readings), sorted(events, key=lambda event: (event.channel, event.time))
 
 
@@ -65,6 +66,7 @@ def compare(batches: Sequence[Sequence[Message]]) -> tuple[Reason, list[Event]]:
             for by in (one, many):
                 judge(by, taken_back, few=by is one)
                 by.inspector.undo()
+                by.watch.undo()
             assert same_state(one, many)
             answers, events = judge(one, messages, few=True)
             assert (answers, events) == judge(many, messages, few=False)

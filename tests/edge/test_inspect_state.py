@@ -43,13 +43,16 @@ def test_a_restored_inspector_goes_on_as_if_nothing_had_happened() -> None:
         for batch in batches[:70]:
             assert straight.send(batch) == before.send(batch)
         known = before.inspector.state(everyone(before))
+        running = before.watch.state(everyone(before))
         saved = {name: array.copy() for name, array in known.items()}
         before.send(batches[70])
         assert all(np.array_equal(known[name], saved[name], equal_nan=known[name].dtype == float) for name in known)
 
         after.decode(batches[0][::-1])  # the sensors are entered in another order, so their channels are others
         places = numbers(after)
-        after.inspector.restore(saved, np.array([places[key] for key in numbers(before)]))
+        now = np.array([places[key] for key in numbers(before)])
+        after.inspector.restore(saved, now)
+        after.watch.restore(running, now)
         for batch in batches[70:]:
             answers, events = straight.send(batch)
             told, raised = after.send(batch)
@@ -134,13 +137,10 @@ ARRAYS = ("tests", "unwell", "low", "high", "block", "since", "values", "counts"
         *(replaced(name, lambda array: array[1:]) for name in ARRAYS),
         *(replaced(name, lambda array: array[..., None]) for name in ARRAYS),
         *(replaced(name, lambda array: array.astype(np.float32)) for name in ARRAYS),
-        *(changed("tests", put((0, row), np.nan)) for row in (0, 1, 3, 4, 5, 6, 7)),
-        *(changed("tests", put((0, row), np.inf)) for row in (0, 3, 5, 6, 7)),
+        *(changed("tests", put((0, row), np.nan)) for row in (0, 1, 3, 4)),
+        *(changed("tests", put((0, row), np.inf)) for row in (0, 3)),
         changed("tests", put((0, 0), 1.5)),
         changed("tests", put((0, 3), NOW + 1)),
-        changed("tests", put((0, 5), 5)),
-        changed("tests", put((0, 5), -1)),
-        changed("tests", put((0, 6), 3)),
         changed("tests", put((0, 0), -float(1 << 62))),
         changed("low", put((0, 0), np.nan)),
         changed("low", put((0, slice(None)), 1e9)),

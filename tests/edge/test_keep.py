@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import resource
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from gateway.config import LimitsConfig, OverrideConfig, SourceConfig
 from gateway.edge import keep as keep_module
 from gateway.edge.decode import Decoder
 from gateway.edge.inspect import Inspector
-from gateway.edge.keep import Keep, Known, Step
-from gateway.edge.readings import Channels, Ints, Readings, Rules
+from gateway.edge.keep import Keep, Step
+from gateway.edge.readings import Channels, Ints, Readings
 from gateway.edge.reasons import reason_text
 from gateway.edge.watch import Watch
 from sensors import kinds
@@ -24,34 +24,6 @@ from tests.edge.test_way import MINUTE, NOW, Message, raw
 
 PAGE = 4096
 AIR = {"pm25": 5.0, "no2": 6.0, "temperature": 20.0}
-
-
-class Register(Decoder):
-    """The decoder with what takes up sensors."""
-
-    def enter(self, sensors: Iterable[Known]) -> list[list[int]]:
-        entered = [self._again(known) for known in sensors]
-        if len(self._rules) > len(self._channels.rules.all):
-            self._channels.rules = Rules(self._rules.copy())
-        return entered
-
-    def _again(self, known: Known) -> list[int]:
-        quantities = (*known.home, *known.later)
-        levels = {"kind": known.kind, "site": known.site, "sensor": known.sensor}
-        source = next((source for source in self.sources if source.config.name == known.source), None)
-        if source is None or any(
-            f"{{{key}}}" not in source.config.topic and getattr(source.config, key) != name
-            for key, name in levels.items()
-        ):
-            return [-1] * len(quantities)
-        sensor = self._place(source, levels)
-        if isinstance(sensor, tuple):
-            return [-1] * len(quantities)
-        for some in (known.home, quantities):
-            names = [name for name in some if name in sensor.family.rules or name in known.foreign]
-            self._enter(sensor, tuple(names))
-        own = {*sensor.home.names, *(sensor.channels or {})}
-        return [sensor.channel(name) if name in own else -1 for name in quantities]
 
 
 class Counting:
@@ -102,7 +74,7 @@ class Gateway:
     ) -> None:
         self.path = folder / "spool.db.filter"
         self.channels = Channels()
-        self.decoder = Register(
+        self.decoder = Decoder(
             sources or (SourceConfig(),),
             known or kinds.builtin(),
             "gw",
@@ -591,7 +563,7 @@ async def test_a_fault_in_a_step_does_not_stop_the_gateway(
     assert await gateway.save() == 0
     assert "cannot be saved" in caplog.text
     assert Gateway(tmp_path).sums() == gateway.sums(), "the last one is still there"
-    monkeypatch.setattr(Register, "enter", broken)
+    monkeypatch.setattr(Decoder, "enter", broken)
     assert Gateway(tmp_path).sums() == {}
     assert "cannot be taken up" in caplog.text
 

@@ -11,7 +11,7 @@ from gateway.config import LimitsConfig, SourceConfig
 from gateway.edge.batch import DeadLetter, Entry, RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
-from gateway.edge.inspect import Inspector
+from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
 from gateway.edge.requeue import requeue
 from gateway.edge.spool import Refusal, Spool
@@ -31,18 +31,18 @@ class Gateway:
         self.channels = Channels()
         self.decoder = Decoder([self.source], kinds.builtin(), "gw", self.channels, LimitsConfig())
         self.decoder.remember(self.spool.keys())
-        self.inspector = Inspector(self.channels)
+        self.filter = Filter(self.channels)
 
     async def take(self, *messages: tuple[str, bytes]) -> None:
         batch = RawBatch([t for t, _ in messages], [p for _, p in messages], [NOW] * len(messages))
         readings = self.decoder.decode(batch)
-        entry = encode(readings, self.inspector.inspect(readings), self.channels, "gw")
+        entry = encode(readings, self.filter.judge(readings), self.channels, "gw")
         await self.spool.append(entry)
         self.decoder.remember(entry.keys)
 
     async def again(self) -> int:
         ids = [dead.id for dead in await self.spool.dead_letters(1000)]
-        return await requeue(self.spool, self.decoder, self.inspector, self.channels, "gw", ids)
+        return await requeue(self.spool, self.decoder, self.filter, self.channels, "gw", ids)
 
 
 @asynccontextmanager
@@ -149,4 +149,4 @@ async def test_letters_that_are_gone_meanwhile_are_passed_over(tmp_path: Path) -
     async with spooled(tmp_path) as spool:
         gateway = Gateway(spool, SourceConfig())
         await gateway.take(("city/east/air/a", b"no JSON"))
-        assert await requeue(spool, gateway.decoder, gateway.inspector, gateway.channels, "gw", [1, 99]) == 1
+        assert await requeue(spool, gateway.decoder, gateway.filter, gateway.channels, "gw", [1, 99]) == 1

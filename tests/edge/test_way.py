@@ -10,8 +10,9 @@ from gateway.config import ClockConfig, LimitsConfig, SourceConfig
 from gateway.edge.batch import Boot, Entry, RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
-from gateway.edge.inspect import Inspector, Reason
+from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
+from gateway.edge.reasons import Reason
 from sensors import kinds
 
 NOW = 1_790_000_000_000  # ms, the gateway's clock in these tests
@@ -41,13 +42,12 @@ class Way:
             limits or LimitsConfig(),
             clock or ClockConfig(),
         )
-        self.inspector = Inspector(self.channels)
+        self.filter = Filter(self.channels)
 
     def take(self, batch: RawBatch) -> Entry:
         """A batch that is committed."""
         readings = self.decoder.decode(batch)
-        events = self.inspector.inspect(readings)
-        entry = encode(readings, events, self.channels, "gw")
+        entry = encode(readings, self.filter.judge(readings), self.channels, "gw")
         self.decoder.remember(entry.keys)
         return entry
 
@@ -439,7 +439,7 @@ def test_times_beyond_what_is_believed_are_suspect_kept_and_counted() -> None:
     assert (way.decoder.future, way.decoder.past) == (1, 2)
 
 
-def test_an_error_in_the_filter_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_error_in_the_filter_the_batch_can_be_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     way, beside = Way(), Way()
     course = [
         (A1, {"ts": NOW + i * MINUTE, "pm25": v, "temperature": 20}) for i, v in enumerate([40, 130, 130, 50, 50])
@@ -448,9 +448,10 @@ def test_an_error_in_the_filter_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPa
         each.send(course)
     readings = way.decoder.decode(raw([(A1, {"ts": NOW + 9 * MINUTE, "pm25": 300, "temperature": 90})]))
     with monkeypatch.context() as broken:
-        broken.setattr("gateway.edge.inspect.Event", None)
+        broken.setattr("gateway.edge.watch.Event", None)
         with pytest.raises(TypeError):
-            way.inspector.inspect(readings)
+            way.filter.judge(readings)
+    way.filter.undo()
     after = [(A1, {"ts": NOW + (6 + i) * MINUTE, "pm25": 50, "temperature": 20 + i}) for i in range(3)]
     assert way.send(after) == beside.send(after)
 
@@ -462,8 +463,8 @@ def test_a_batch_can_be_taken_back() -> None:
     ]
     for each in (way, beside):
         each.send(course)
-    way.inspector.inspect(way.decoder.decode(raw([(A1, {"ts": NOW + 9 * MINUTE, "pm25": 300, "temperature": 90})])))
-    way.inspector.undo()
+    way.filter.judge(way.decoder.decode(raw([(A1, {"ts": NOW + 9 * MINUTE, "pm25": 300, "temperature": 90})])))
+    way.filter.undo()
     after = [(A1, {"ts": NOW + (6 + i) * MINUTE, "pm25": 50, "temperature": 20 + i}) for i in range(3)]
     assert way.send(after) == beside.send(after)
 
@@ -511,5 +512,5 @@ def test_late_readings_within_a_batch_are_told_from_newer_ones() -> None:
     lines = way.lines(*({"ts": NOW + m * MINUTE, "temperature": 20 + i / 10} for i, m in enumerate(minutes)))
     assert [line.rpartition(" ")[2] for line in lines] == [str(NOW + m * MINUTE) for m in (0, 5, 3, 6, 2, 7)]
     readings = way.decoder.decode(raw([(A1, {"ts": NOW + 8 * MINUTE + i, "temperature": 20}) for i in (3, 1, 2, 4)]))
-    way.inspector.inspect(readings)
+    way.filter.judge(readings)
     assert [bool(bits & Reason.OUT_OF_ORDER) for bits in readings.reason.tolist()] == [False, True, True, False]

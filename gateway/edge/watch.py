@@ -1,0 +1,171 @@
+"""Watch: the events that good values raise, change and end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.edge.readings import GOOD, SUSPECT, Bytes, Channels, Flags, Floats, Indices, Ints, Readings, Rules, widened
+from gateway.edge.reasons import Reason
+from sensors.kinds import SEVERITIES
+
+_CALM_READINGS = 3  # readings below an event's limit that end it, so that noise around a limit is one event
+_SPEAKS_NOT_AGAINST = int(Reason.DIAGNOSTICS | Reason.UNUSUAL)  # a flood is one, though the battery is low
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A good value beyond a limit, or its end.
+
+    Attributes:
+        channel: Channel number.
+        time: Observed, ms UTC.
+        since: When the event began, ms UTC; with the channel, its identity.
+        severity: A colour, or ``none`` when the event ends.
+        value: In the quantity's unit.
+        limit: The limit that was passed; of the mildest severity when the event ends.
+    """
+
+    channel: int
+    time: int
+    since: int
+    severity: str
+    value: float
+    limit: float
+
+
+class _Course(NamedTuple):
+    """How far an event has come."""
+
+    level: int  # 0 none, 1 blue … 4 red
+    calm: int  # readings in a row that were below the level
+    since: int  # ms UTC
+
+
+_NOTHING = _Course(0, 0, 0)
+
+
+class Watch:
+    """Keeps the running event of every channel.
+
+    Args:
+        channels: The channels and their rules.
+    """
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._level: Bytes = np.empty(0, np.uint8)  # of the running event
+        self._calm: Bytes = np.empty(0, np.uint8)
+        self._since: dict[int, int] = {}
+        self._before: dict[int, _Course] = {}  # what the last batch changed
+
+    def watch(self, readings: Readings) -> list[Event]:
+        """The events that began, changed in severity, or ended; only good values that are not late count."""
+        self._before = {}
+        rules, rule, value = self._channels.rules, readings.rule, readings.value
+        self._make_room()
+        beyond = (value >= rules.mildest_above[rule]) | (value <= rules.mildest_below[rule])
+        if self._since:
+            beyond |= self._level[readings.channel] > 0
+        events: list[Event] = []
+        if not beyond.any():
+            return events
+        # all values of a channel that has one beyond, for those after it may end the event
+        its = np.isin(readings.channel, readings.channel[beyond])
+        places = np.flatnonzero(its & _counts(readings.flag, readings.reason))
+        if not len(places):
+            return events
+        levels = _levels(rules, rule[places], value[places])
+        columns = (places, readings.channel[places], readings.time[places], value[places], levels)
+        for place, channel, when, sent, now in zip(*(column.tolist() for column in columns), strict=True):
+            course = self._course(channel)
+            if now == course.level and not course.calm:
+                continue
+            self._before.setdefault(channel, course)
+            calm = course.calm + 1 if now < course.level else 0
+            if now <= course.level and calm < _CALM_READINGS:
+                self._set(channel, course._replace(calm=calm))
+                continue
+            since = course.since if course.level else when
+            self._set(channel, _Course(now, 0, since))
+            severity = SEVERITIES[now - 1] if now else "none"
+            events.append(Event(channel, when, since, severity, sent, _limit(rules, int(rule[place]), now, sent)))
+        return events
+
+    def undo(self) -> None:
+        """Takes the last batch back."""
+        for channel, course in self._before.items():
+            self._set(channel, course)
+        self._before = {}
+
+    def state(self, channels: Ints) -> dict[str, npt.NDArray[np.generic]]:
+        """The running events of some channels, a row each."""
+        self._make_room()
+        since = [self._since.get(channel, 0) for channel in channels.tolist()]
+        return {
+            "level": self._level[channels],
+            "calm": self._calm[channels],
+            "since": np.array(since, np.int64),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]], channels: Ints) -> None:
+        """Takes up where another one left.
+
+        Args:
+            state: What that one's ``state`` was.
+            channels: int64[k], the channels that the rows are of now.
+
+        Raises:
+            ValueError: It is no such state; nothing is changed.
+        """
+        expected = {name: (its.shape, its.dtype) for name, its in self.state(channels).items()}
+        if {name: (its.shape, its.dtype) for name, its in state.items()} != expected:
+            msg = "not a state of running events"
+            raise ValueError(msg)
+        if len(channels) and (state["level"].max() > len(SEVERITIES) or state["calm"].max() >= _CALM_READINGS):
+            msg = "running events that cannot be"
+            raise ValueError(msg)
+        for channel, *course in zip(
+            channels.tolist(), *(state[name].tolist() for name in ("level", "calm", "since")), strict=True
+        ):
+            self._set(channel, _Course(*course))
+
+    def _course(self, channel: int) -> _Course:
+        if channel not in self._since:
+            return _NOTHING
+        return _Course(int(self._level[channel]), int(self._calm[channel]), self._since[channel])
+
+    def _set(self, channel: int, course: _Course) -> None:
+        self._level[channel], self._calm[channel] = course.level, course.calm
+        if course.level:
+            self._since[channel] = course.since
+        else:
+            self._since.pop(channel, None)
+
+    def _make_room(self) -> None:
+        before, count = len(self._level), len(self._channels)
+        if before < count:
+            self._level, self._calm = widened(self._level, count), widened(self._calm, count)
+            self._level[before:] = self._calm[before:] = 0
+
+
+def _counts(flag: Bytes, reason: Indices) -> Flags:
+    """Which values may raise an event, or end one."""
+    against = reason & ~int(Reason.GAP)
+    return np.asarray((flag == GOOD) & (against == 0) | (flag == SUSPECT) & ((against & ~_SPEAKS_NOT_AGAINST) == 0))
+
+
+def _levels(rules: Rules, rule: Indices, value: Floats) -> Ints:
+    """The gravest severity that each value reaches: 0 none, 1 blue … 4 red."""
+    reached = (value[:, None] >= rules.above[rule]) | (value[:, None] <= rules.below[rule])
+    return np.where(reached.any(1), len(SEVERITIES) - np.argmax(reached[:, ::-1], 1), 0)
+
+
+def _limit(rules: Rules, rule: int, level: int, value: float) -> float:
+    above, below = rules.above[rule], rules.below[rule]
+    if level:
+        return float(above[level - 1] if value >= above[level - 1] else below[level - 1])
+    declared = [*above[np.isfinite(above)], *below[np.isfinite(below)]]
+    return float(declared[0])
