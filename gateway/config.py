@@ -209,6 +209,9 @@ class OverrideConfig(_Section):
         None, description="what is usual when: `utc_offset`, `usual = [{ months, hours, suspect, fail }]`"
     )
     healthy: Limits | None = Field(None, description="outside, the sensor's other values are suspect")
+    sensitivity: float | None = Field(
+        None, ge=0, le=10, description="factor on the evidence of the adaptive detector; 0 switches it off"
+    )
     events: tuple[EventLimit, ...] | None = Field(None, description="limits from which a good value is an event")
     interval: Duration | None = Field(None, gt=0, description="how often the sensor usually reports")
     gap: float | None = Field(None, ge=1, description="intervals without a value that make a gap")
@@ -233,7 +236,7 @@ class OverrideConfig(_Section):
         return self
 
 
-_LIMITS = ("fail", "suspect", "step", "spike", "flat", "attenuated", "climatology", "healthy", "events")
+_LIMITS = ("fail", "suspect", "step", "spike", "flat", "attenuated", "climatology", "healthy", "sensitivity", "events")
 
 
 class MaintenanceConfig(_Section):
