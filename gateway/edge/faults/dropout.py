@@ -7,37 +7,43 @@ is asked for; another constant has to be reached and left by steps that are very
 
 import numpy as np
 
-from gateway.edge.faults.look import EXCESS, LAST, QUICK, STEADY, STEP, WINDOW, Look, What
-from gateway.edge.readings import Floats, Ints
+from gateway.edge.faults.look import COMMON_ACTIVITY, EXCESS, LAST, QUICK, STEADY, STEP, WINDOW, ZEROS, Look, What
+from gateway.edge.readings import Flags, Floats, Ints
 
 _OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
-_AROUND = 3  # readings before and after each lost one, that have to be far from it, and on one side:
-_SHARE = 0.3  # of their median distance, at the least
+_UNQUIET = 2.0  # of the usual activity of the neighbours: in a storm, anything jumps
+_AROUND = 3  # readings before and after each lost one, that have to be far from it, and on one side
 _STEPS = 2.0, 8.0  # mean steps; to zero, and to another constant
 _DECADES = 0.5, 4.0  # by which a step as large is rare; to zero, and to another constant
-_MANY = 3, 4  # lost readings
-_RARE = 2.0  # decades by which the largest step is, that leads there or back; or else:
-_PLAIN = 0.5, 2.0  # share of the median distance, and multiples of all but a tenth of the steps among the others
+_FASTER = 1.5  # mean steps of those around
+_MANY = 3, 4  # lost readings; zero, and another constant
+_RARE = 2.0  # decades by which the step there or the step back is; or else, to zero:
+_CLEAR = 2.0  # multiples of all but a tenth of the steps among the others; or:
+_ODD = 5.0  # decades of both steps together, and of zero itself
+_SHARE = 0.3, 0.5  # of the median distance, that the least one is; in the first case, and in the others
 
-UNTIL, ENTRY = range(2)
+UNTIL, ENTRY, STILL = range(3)
 
 
 class Dropout:
     """Calls constant readings that are far from all readings around, once the channel came back from them.
 
-    Its rows are the time until which readings have been called, ms, and the size of the last step that was one.
+    Its rows are the time until which readings have been called, ms, the size of the last step that was one, and
+    whether the last was none.
     """
 
-    rows = 2
+    rows = 3
 
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at what comes back with a large step from a value that came twice."""
-        back = np.flatnonzero(look.size > _STEPS[0] * look.own[STEP])
+        still = own[STILL]
+        back = np.flatnonzero(still * look.size > _STEPS[0] * look.own[STEP])
         if len(back):
             back = back[~look.young[back] & (look.own[STEADY, back] < _OFTEN)]
-            back = back[look.back(2, back) == look.own[LAST, back]]
+            back = back[~(look.beside[COMMON_ACTIVITY, back] > _UNQUIET)]
         if len(back):
             self._try(look, own, back)
+        still[:] = look.size == 0
         np.copyto(own[ENTRY], look.size, where=look.size > 0)
 
     @staticmethod
@@ -51,42 +57,62 @@ class Dropout:
         """
         window = look.window(places, WINDOW)
         off = window.value - look.own[LAST, places, None]
-        lost = off == 0
-        leads = lost[:, 1:] != lost[:, :-1]
-        around = np.zeros_like(lost)
-        for shift in range(1, _AROUND + 1):
-            around[:, shift:] |= lost[:, :-shift]
-            around[:, :-shift] |= lost[:, shift:]
-        around &= ~lost
-        one_sided = (around & (off > 0)).any(1) != (around & (off < 0)).any(1)
-        far = np.where(around, np.abs(off), np.nan)
-        nearest, usual = np.nanmin(far, 1), np.nanmedian(far, 1)
-        largest = (leads * np.abs(np.diff(window.value))).max(1)
-        # a loss that is longer than the window: how it began is known all the same
-        longer = lost[:, :-1].all(1)
-        entry = own[ENTRY, places]
-        usual, largest = (np.where(longer, np.maximum(its, entry), its) for its in (usual, largest))
-        nearest = np.where(longer, np.minimum(nearest, entry), nearest)
-        zero = look.own[LAST, places] == 0
-        far_off = (
-            (nearest >= np.where(zero, *_STEPS) * look.own[STEP, places])
-            & (_decades(look, places, nearest) >= np.where(zero, *_DECADES))
-            & (_decades(look, places, largest) >= _RARE)
-        )
-        plain = zero & ~longer & (nearest >= _PLAIN[0] * usual)
-        found = (lost.sum(1) >= np.where(zero, *_MANY)) & (longer | ~lost[:, 0]) & one_sided
-        found &= (nearest >= _SHARE * usual) & (far_off | plain)
-        for row in np.flatnonzero(found).tolist():
-            among = np.abs(np.diff(window.value[row]))[~lost[row, 1:] & ~lost[row, :-1]]
-            if not far_off[row] and nearest[row] < _PLAIN[1] * np.quantile(among, 0.9):
-                continue
+        every = off == 0
+        last = np.zeros_like(every)
+        last[:, :-1] = np.logical_and.accumulate(every[:, -2::-1], 1)[:, ::-1]
+        # what was lost again and again is more; but a true zero of the hours before is not to hide what is lost now
+        found_all, found_last = (_is_lost(look, own, places, off, lost) for lost in (every, last))
+        for row in np.flatnonzero(found_all | found_last).tolist():
             place, time = int(places[row]), window.time[row]
-            begins = np.flatnonzero(np.diff(lost[row].astype(int), prepend=0) > 0)
-            ends = np.flatnonzero(np.diff(lost[row].astype(int)) < 0)
+            lost = (every if found_all[row] else last)[row].astype(np.int64)
+            begins, ends = np.flatnonzero(np.diff(lost, prepend=0) > 0), np.flatnonzero(np.diff(lost) < 0)
             for since, until in zip(time[begins].tolist(), time[ends].tolist(), strict=True):
                 if until > own[UNTIL, place]:
                     look.say(place, since, until, What.DROPOUT, 0.95, ["constant", "steps there and back"])
             own[UNTIL, place] = time[-2]
+
+
+def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) -> Flags:
+    """bool[m], whether readings are lost.
+
+    Args:
+        look: The readings.
+        own: Rows.
+        places: int64[m], of channels.
+        off: float64[m, k], by how much the latest readings are off the constant value.
+        lost: bool[m, k], which of them may be lost.
+    """
+    around = np.zeros_like(lost)
+    for shift in range(1, _AROUND + 1):
+        around[:, shift:] |= lost[:, :-shift]
+        around[:, :-shift] |= lost[:, shift:]
+    around &= ~lost
+    one_sided = (around & (off > 0)).any(1) != (around & (off < 0)).any(1)
+    far = np.where(around, np.abs(off), np.nan)
+    # the step there is known even if it was before the first of the readings
+    there, back = own[ENTRY, places], look.size[places]
+    nearest = np.minimum(np.nanmin(far, 1), there)
+    share = nearest / np.maximum(np.nanmedian(far, 1), there * lost[:, 0])
+    steps = nearest / look.own[STEP, places]
+    # where it goes that fast all around, it goes there by itself
+    pairs = around[:, 1:] & around[:, :-1]
+    pace = (np.abs(np.diff(off)) * pairs).sum(1) / np.maximum(pairs.sum(1), 1)
+    decades = _decades(look, places, nearest)
+    of_there, of_back = (_decades(look, places, its) for its in (there, back))
+    zero, many = look.own[LAST, places] == 0, lost.sum(1)
+    far_off = (steps >= np.where(zero, *_STEPS)) & (decades >= np.where(zero, *_DECADES)) & (share >= _SHARE[0])
+    far_off &= np.maximum(of_there, of_back) >= _RARE
+    new = -np.log10(np.maximum(look.own[ZEROS, places], 0.01))
+    plain = zero & (share >= _SHARE[1]) & ~far_off
+    odd = plain & (steps >= 1) & (many >= _MANY[1])
+    odd &= np.minimum(of_there, 4) + np.minimum(of_back, 4) + new >= _ODD
+    plain &= decades >= _DECADES[0]
+    for row in np.flatnonzero(plain).tolist():
+        others = off[row] != 0
+        among = np.abs(np.diff(off[row]))[others[1:] & others[:-1]]
+        plain[row] = len(among) and nearest[row] >= _CLEAR * np.quantile(among, 0.9)
+    found: Flags = one_sided & (nearest > _FASTER * pace) & (many >= np.where(zero, *_MANY)) & (far_off | odd | plain)
+    return found
 
 
 def _decades(look: Look, places: Ints, size: Floats) -> Floats:

@@ -31,7 +31,8 @@ _BEYOND = 0.03  # share of the values beyond each end of the usual range
 _PACE = 0.02  # of the spread, by which the ends follow
 _EDGE = 0.05  # of the range, that is its end
 _NEAR = 0.2  # of the range, within which a bound is what ends it
-_QUIET = 0.5  # of the usual activity
+_AWAY = 0.5  # of the range, from which a value is none of its own
+_QUIET = 0.4  # of the usual activity
 _SEEN = 3.0  # usual distances from what the neighbours say
 _JUMP = 6.0  # mean steps; a value that comes back with such a step was not there all the time
 
@@ -59,15 +60,16 @@ class Stuck:
             longest[its] = np.minimum(run[its], most)
         run += 1
         run *= still
+        if look.young.any():
+            first = look.own[COUNT] == 1
+            low[:] = np.where(first | (look.young & (look.value < low)), look.value, low)
+            high[:] = np.where(first | (look.young & (look.value > high)), look.value, high)
         pace = _PACE * look.spread
-        low += _BEYOND * pace
-        high -= _BEYOND * pace
-        beyond = np.flatnonzero((look.value < low) | (look.value > high))
-        if len(beyond):
-            value, step = look.value[beyond], np.where(look.young[beyond], np.inf, pace[beyond])
-            first = look.own[COUNT, beyond] == 1
-            low[beyond] = np.where(first, value, np.maximum(np.minimum(low[beyond], value), low[beyond] - step))
-            high[beyond] = np.where(first, value, np.minimum(np.maximum(high[beyond], value), high[beyond] + step))
+        inwards = _BEYOND * pace
+        low += inwards
+        low -= pace * (look.value < low)
+        high -= inwards
+        high += pace * (look.value > high)
 
     @staticmethod
     def _try(look: Look, own: Floats, places: Ints, still: Flags) -> None:
@@ -82,8 +84,6 @@ class Stuck:
         of_stuck = look.own[CALLED, places] == What.STUCK
         look.end(places[of_stuck & ~still[places]])
         places = places[~of_stuck]
-        # where it is quiet all around, it may be quiet here
-        places = places[~(look.beside[COMMON_ACTIVITY, places] < _QUIET)]
         places = places[(look.own[CALLED, places] == 0) & (look.own[STEADY, places] < _OFTEN)]
         places = places[_inside(look, own, places)]
         goes_on = still[places]
@@ -92,8 +92,11 @@ class Stuck:
         usual = own[LONGEST, places] * (1 + 200 / look.own[COUNT, places])
         many = own[RUN, places] + goes_on
         back = ~goes_on & (look.size[places] > _JUMP * look.own[STEP, places])
-        enough = (many >= 1.5 * usual + 6) & (back | _moved_beside(look, places, many))
-        called = (goes_on & (many >= 2 * usual + 12)) | enough
+        moved = _moved_beside(look, places, many)
+        # where it is quiet all around, it may be quiet here
+        lively = ~(look.beside[COMMON_ACTIVITY, places] < _QUIET)
+        called = (moved | (back & lively)) & (many >= 1.5 * usual + 6)
+        called |= goes_on & lively & (many >= 2 * usual + 12)
         for place, repeats in zip(places[called].tolist(), many[called].astype(int).tolist(), strict=True):
             # as many repeats as are usual may be its own
             since = _since(look, place, repeats - int(own[LONGEST, place]) + (not still[place]))
@@ -126,11 +129,14 @@ def _inside(look: Look, own: Floats, places: Ints) -> Flags:
     value, low, high = look.own[LAST, places], own[LOW, places], own[HIGH, places]
     rule, rules = look.rule[places], look.rules
     wide = high - low
-    near = _NEAR * wide
-    bottoms = np.array((rules.suspect_low[rule], rules.exempt_low[rule], np.zeros(len(places))))
-    tops = np.array((rules.suspect_high[rule], rules.exempt_high[rule], np.zeros(len(places))))
-    bounds = np.concatenate((bottoms, tops))
-    off_bottom = (value > low + _EDGE * wide) | (np.abs(bottoms - low) > near).all(0)
-    off_top = (value < high - _EDGE * wide) | (np.abs(tops - high) > near).all(0)
-    inside: Flags = off_bottom & off_top & (np.abs(bounds - value) > _EDGE * wide).all(0)
+    # zero is a bound of what does not cross it
+    least = np.where(low < -_EDGE * wide, -np.inf, 0)
+    most = np.where(high > _EDGE * wide, np.inf, 0)
+    bottoms = np.array((rules.suspect_low[rule], rules.exempt_low[rule], least))
+    tops = np.array((rules.suspect_high[rule], rules.exempt_high[rule], most))
+    off_bottom = (value > low + _EDGE * wide) | (np.abs(bottoms - low) > _NEAR * wide).all(0)
+    off_top = (value < high - _EDGE * wide) | (np.abs(tops - high) > _NEAR * wide).all(0)
+    # and whether it is where the channel has been, for no stuck sensor takes it elsewhere
+    usual = (value > low - _AWAY * wide) & (value < high + _AWAY * wide)
+    inside: Flags = off_bottom & off_top & (value > bottoms).all(0) & (value < tops).all(0) & usual
     return inside

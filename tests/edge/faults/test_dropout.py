@@ -1,0 +1,77 @@
+"""Dropout: readings that fall to a constant and come back are called; a zero that is truly reached is not."""
+
+import numpy as np
+import pytest
+
+from gateway.edge.faults.dropout import Dropout
+from gateway.edge.faults.look import What
+from gateway.edge.readings import Floats
+from tests.edge.faults.streams import places, say, weather
+
+AT = 700
+
+
+def dust(seed: int) -> Floats:
+    return np.maximum(np.round(weather(seed) * 4), 5)
+
+
+def test_zeros_in_a_row_are_called_once_the_channel_is_back() -> None:
+    values = dust(1)
+    values[AT : AT + 8] = 0
+    assert places(say([Dropout()], {"a": {"no2": values}}), What.DROPOUT) == [(AT, AT + 7)]
+
+
+def test_zeros_again_and_again_are_each_called_and_what_is_between_is_not() -> None:
+    values = dust(2)
+    values[[AT, AT + 1, AT + 4, AT + 5, AT + 7, AT + 8]] = 0
+    said = places(say([Dropout()], {"a": {"no2": values}}), What.DROPOUT)
+    assert said == [(AT, AT + 1), (AT + 4, AT + 5), (AT + 7, AT + 8)]
+
+
+def test_a_loss_that_is_longer_than_what_is_remembered_is_called_all_the_same() -> None:
+    values = weather(3)
+    values[AT : AT + 90] = 0
+    assert What.DROPOUT in {verdict.what for verdict in say([Dropout()], {"a": {"temperature": values}})}
+
+
+@pytest.mark.parametrize("constant", [-25.0, 39.9])
+def test_another_constant_is_called_where_it_is_far_from_all_values(constant: float) -> None:
+    values = weather(4)
+    values[AT : AT + 6] = constant
+    assert places(say([Dropout()], {"a": {"temperature": values}}), What.DROPOUT) == [(AT, AT + 5)]
+
+
+def test_a_zero_that_is_reached_step_by_step_is_true() -> None:
+    values = dust(5)
+    before, after = values[AT - 1], values[AT + 16]
+    values[AT : AT + 6] = np.round(before * np.linspace(0.85, 0.1, 6))
+    values[AT + 6 : AT + 11] = 0
+    values[AT + 11 : AT + 16] = np.round(after * np.linspace(0.1, 0.85, 5))
+    assert say([Dropout()], {"a": {"no2": values}}) == []
+
+
+def test_wind_falls_calm_without_a_fault() -> None:
+    random = np.random.default_rng(6)
+    values: Floats = np.maximum(random.normal(1.0, 1.0, 1000), 0).round(1)
+    assert say([Dropout()], {"a": {"wind_speed": values}}) == []
+
+
+def test_it_rains_now_and_then() -> None:
+    random = np.random.default_rng(7)
+    values = np.where(random.random(1000) < 0.05, np.round(random.exponential(3, 1000), 1), 0)
+    assert say([Dropout()], {"a": {"rain": values}}) == []
+
+
+def test_a_gust_is_no_dropout() -> None:
+    values = weather(8)
+    values[AT : AT + 4] += (12, 15, 9, 4)
+    assert say([Dropout()], {"a": {"temperature": values}}) == []
+
+
+def test_nothing_that_comes_later_changes_what_was_said() -> None:
+    values = dust(1)
+    values[AT : AT + 8] = 0
+    whole = say([Dropout()], {"a": {"no2": values}})
+    for end in (AT + 5, AT + 8, AT + 9, AT + 50):
+        part = say([Dropout()], {"a": {"no2": values[:end]}})
+        assert part == whole[: len(part)]

@@ -1,0 +1,73 @@
+"""Stuck: a value that repeats itself for too long is called; a calm, or the end of a range, is not."""
+
+import numpy as np
+
+from gateway.edge.faults.look import What
+from gateway.edge.faults.stuck import Stuck
+from gateway.edge.readings import Floats
+from tests.edge.faults.streams import places, say, weather
+
+SINCE, UNTIL = 700, 730
+
+
+def stuck(values: Floats) -> Floats:
+    values = values.copy()
+    values[SINCE : UNTIL + 1] = values[SINCE - 1]
+    return values
+
+
+def test_a_value_that_stays_for_a_day_is_stuck_until_it_moves() -> None:
+    said = places(say([Stuck()], {"a": {"temperature": stuck(weather(1))}}), What.STUCK)
+    assert len(said) == 1
+    since, until = said[0]
+    assert SINCE <= since <= SINCE + 3
+    assert until < UNTIL, "it is known while it lasts"
+
+
+def test_what_lasts_is_over_with_the_first_value_that_moves() -> None:
+    values = weather(1)
+    values[SINCE : SINCE + 30] = values[SINCE - 1]
+    values[SINCE + 35 : SINCE + 65] = values[SINCE + 34]
+    said = places(say([Stuck()], {"a": {"temperature": values}}), What.STUCK)
+    assert [since // 35 for since, _ in said] == [SINCE // 35, SINCE // 35 + 1]
+
+
+def test_nothing_is_called_in_ordinary_weather() -> None:
+    sensors = {str(seed): {"temperature": weather(seed)} for seed in range(6)}
+    assert say([Stuck()], sensors) == []
+
+
+def test_a_concentration_below_what_can_be_measured_is_not_stuck() -> None:
+    values = np.maximum(np.round(weather(2) * 3 - 20), 2)
+    values[SINCE - 10 : UNTIL + 20] = 2
+    assert say([Stuck()], {"a": {"so2": values}}) == []
+
+
+def test_a_quantity_that_often_stays_has_to_stay_longer() -> None:
+    rough = np.round(weather(3) / 4) * 4  # it moves every few hours only
+    values = rough.copy()
+    values[SINCE : SINCE + 20] = values[SINCE - 1]
+    assert say([Stuck()], {"a": {"temperature": values}}) == []
+
+
+def test_where_it_is_still_all_around_it_is_calm() -> None:
+    sensors = {}
+    for seed in range(4):
+        values = weather(1) + seed
+        values[SINCE : UNTIL + 1] = values[SINCE - 1]
+        sensors[str(seed)] = {"temperature": values}
+    assert say([Stuck()], sensors) == []
+
+
+def test_a_channel_that_is_young_is_not_judged() -> None:
+    values = weather(1, 90)
+    values[40:80] = values[39]
+    assert say([Stuck()], {"a": {"temperature": values}}) == []
+
+
+def test_nothing_that_comes_later_changes_what_was_said() -> None:
+    values = stuck(weather(1))
+    whole = say([Stuck()], {"a": {"temperature": values}})
+    for end in (SINCE + 10, SINCE + 25, UNTIL + 10):
+        part = say([Stuck()], {"a": {"temperature": values[:end]}})
+        assert part == whole[: len(part)]
