@@ -2,7 +2,7 @@
 
 What it looks like: warmer days, falling water, and whatever else comes slowly, and comes everywhere. A drift does not
 follow what its neighbours do, none of them goes the same way, nor is it seen in the sensor's other quantities; and it
-grows evenly, as no weather does. Without neighbours it cannot be told from a true change, and is not called.
+grows evenly, as no weather does. Without some neighbours it cannot be told from a true change, and is not called.
 """
 
 from typing import NamedTuple
@@ -24,10 +24,7 @@ _FAR = 4.0  # times that it usually is away
 _MUCH = 0.4  # spreads that it has to be away, beside
 _UNSURE = 0.7  # of what the neighbours let expect: what they see, it may see more or less of
 _EVEN = 10.0  # how much the rise is above the scatter about it
-_MANY_PEERS = 3  # others that say what is usual; where there are fewer,
-_MUCH_OF_FEW = 0.5  # it has to go away itself, by so many spreads, whatever of their course is its own:
-_SHARE = 1.2  # all that they show, and somewhat more;
-_EVEN_OF_FEW = 20.0  # and more evenly
+_MANY = 3  # neighbours at the least: of two sensors that part, either may be the one that drifts
 _COMPANY = 0.6  # of how far it is away, what the other quantities may be,
 _PEERS = 0.5  # and what another sensor may be, to the same side
 _LOOKED_INTO = 3.0, 2.0  # evenness, and times that it usually is away, from which hardly anything is learnt
@@ -36,7 +33,7 @@ _LONGEST = 5 * _DAY  # blocks after which it is the channel's new level
 _LEAST = 1e-3  # spreads; less scatter is none
 
 # Its rows: the block that runs, its readings and the sum of their levels, those with neighbours and the sum of theirs.
-_RUNNING, _MANY, _OWN, _PAIRED, _COMMON = range(5)
+_RUNNING, _READINGS, _OWN, _PAIRED, _COMMON = range(5)
 # What is kept of blocks: a ring of own levels and one of the neighbours', the daily course of what is between them,
 # from where they went away; how far it usually is; blocks; how far it was when a drift was called.
 _COURSE = 2 * _BLOCKS
@@ -51,8 +48,7 @@ class _Course(NamedTuple):
         apart: float64[m, _BLOCKS], distance from what the neighbours let expect, in spreads, from old to new.
         rise: float64[m], by how much it grew, by the line through it.
         even: float64[m], how much that is above the scatter about the line.
-        own: float64[m], how far the last day is from before, in spreads.
-        common: float64[m], that of the neighbours; 0 without any.
+        common: float64[m], how far the neighbours' last day is from before; 0 without any.
         away: float64[m], how far it is that the neighbours do not explain.
         far: float64[m], how many times as far as usual.
     """
@@ -60,7 +56,6 @@ class _Course(NamedTuple):
     apart: Floats
     rise: Floats
     even: Floats
-    own: Floats
     common: Floats
     away: Floats
     far: Floats
@@ -85,16 +80,16 @@ class Drift:
         block = np.floor(look.own[known.TIME] / _BLOCK)
         ended = np.flatnonzero((block > own[_RUNNING]) & ~look.young)
         if len(ended):
-            places = ended[own[_MANY, ended] > 0]
+            places = ended[own[_READINGS, ended] > 0]
             if len(places):
                 self._make_room(int(look.channel.max()) + 1)
                 with np.errstate(invalid="ignore", divide="ignore"):
                     self._judge(look, own, places)
             own[_RUNNING, ended] = block[ended]
-            own[_MANY:, ended] = 0
+            own[_READINGS:, ended] = 0
         common = look.beside[known.COMMON]
         paired = np.isfinite(common)
-        own[_MANY] += 1
+        own[_READINGS] += 1
         own[_OWN] += (look.own[known.LAST] - look.own[known.MEAN]) / np.where(look.spread > 0, look.spread, np.inf)
         own[_PAIRED] += paired
         own[_COMMON] += np.where(paired, common, 0)
@@ -112,7 +107,7 @@ class Drift:
         block = own[_RUNNING, places].astype(np.int64)
         lasting = look.own[known.CALLED, places] == What.DRIFT
         kept = self.kept[channel]
-        many = own[_MANY, places]
+        many = own[_READINGS, places]
         _turn(kept, block, own[_OWN, places] / many, own[_COMMON, places] / own[_PAIRED, places], lasting)
         slope = look.slope[places]
         course = _course(kept, block, slope)
@@ -122,14 +117,13 @@ class Drift:
         call = (course.far > _FAR) & (course.even > _EVEN) & (kept[:, _COUNT] > _KNOWN)
         call &= np.abs(course.away) - _UNSURE * slope * np.abs(course.common) > _MUCH
         call &= (look.tie[places] > _TIED) & (look.own[known.CALLED, places] == 0)
-        few = (_alone(course) > _MUCH_OF_FEW) & (course.even > _EVEN_OF_FEW)
         for number in np.flatnonzero(call):
             place = int(places[number])
             company = course.far[(look.sensor[places] == look.sensor[place]) & (places != place)]
             company = np.nanmax(company, initial=0)
             peers = self._peers(look, place)
             no_peer = peers.max(initial=0) < _PEERS * abs(course.away[number])
-            if company < _COMPANY * course.far[number] and no_peer and (few[number] or len(peers) >= _MANY_PEERS):
+            if company < _COMPANY * course.far[number] and no_peer and len(peers) >= _MANY:
                 since = (block[number] + 1 - _DAY) * _BLOCK
                 look.begin(place, What.DRIFT, since, 0.8, ("neighbours", "even"))
                 kept[number, _CALLED] = course.away[number]
@@ -186,15 +180,7 @@ def _course(kept: Singles, block: Ints, slope: Floats) -> _Course:
     rest = apart - apart.mean(1)[:, None] - rise[:, None] * _PLACE
     scatter = np.maximum(np.sqrt(np.square(rest).sum(1) / (_BLOCKS - 2)), _LEAST)
     rise *= _BLOCKS - 1
-    return _Course(apart, rise, rise * np.sign(away) / scatter, went_own, went_common, away, far)
-
-
-def _alone(course: _Course) -> Floats:
-    """How far each is away at the least, however much of its neighbours' course is its own."""
-    sign = np.sign(course.away)
-    own, common = course.own * sign, course.common * sign
-    alone: Floats = np.minimum(own, own - _SHARE * np.maximum(common, 0))
-    return alone
+    return _Course(apart, rise, rise * np.sign(away) / scatter, went_common, away, far)
 
 
 def _over(kept: Singles, course: _Course, slope: Floats) -> Flags:
