@@ -18,7 +18,7 @@ _DECADES = 0.5, 4.0  # by which a step as large is rare; to zero, and to another
 _FASTER = 1.5  # mean steps of those around
 _MANY = 3, 4  # lost readings; zero, and another constant
 _RARE = 2.0  # decades by which the step there or the step back is; or else, to zero:
-_CLEAR = 2.0  # multiples of all but a tenth of the steps among the others; or:
+_CLEAR = 4.0  # multiples of all but a tenth of the steps among the others; or:
 _ODD = 5.0  # decades of both steps together, and of zero itself
 _SHARE = 0.3, 0.5  # of the median distance, that the least one is; in the first case, and in the others
 
@@ -106,7 +106,6 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
     plain = zero & (share >= _SHARE[1]) & ~far_off
     odd = plain & (steps >= 1) & (many >= _MANY[1])
     odd &= np.minimum(of_there, 4) + np.minimum(of_back, 4) + new >= _ODD
-    plain &= decades >= _DECADES[0]
     for row in np.flatnonzero(plain).tolist():
         others = off[row] != 0
         among = np.abs(np.diff(off[row]))[others[1:] & others[:-1]]
