@@ -9,8 +9,9 @@ import pytest
 from gateway.check import check
 from gateway.config import ConfigError, GatewayConfig, load
 from gateway.edge.decode import SourceError
+from gateway.edge.reasons import Reason
 from sensors import kinds
-from tests.edge.inspecting import MINUTE, NOW, Inspected
+from tests.edge.inspecting import MINUTE, NOW, Inspected, easily_alarmed
 
 GATEWAY = """
 [gateway]
@@ -51,6 +52,22 @@ def test_a_test_can_be_removed() -> None:
     by = made({"site": "lab", "quantity": "temperature", "remove": ["suspect", "step"]})
     assert flag(by, "temperature", 50, "city/lab/air/a1") == 1
     assert flag(by, "temperature", 50, "city/east/air/a1") == 3
+
+
+def test_the_detector_can_be_switched_off_for_some_sensors() -> None:
+    by = made(
+        {"sensor": "deaf", "quantity": "pm25", "sensitivity": 0},
+        {"sensor": "keen", "quantity": "pm25", "sensitivity": 10},
+    )
+    marked = set()
+    with easily_alarmed():
+        for minute in range(80):
+            value = 20 + minute % 3 + 60 * (minute == 70)
+            for name in ("deaf", "keen"):
+                (answer,) = by.answers((f"city/east/air/{name}", {"ts": NOW + minute * MINUTE, "pm25": value}))
+                if answer["pm25"][1] & Reason.UNUSUAL:
+                    marked.add(name)
+    assert marked == {"keen"}
 
 
 def test_alarms_of_a_section_of_the_river() -> None:
@@ -133,9 +150,10 @@ def test_check_shows_the_limits_in_effect(tmp_path: Path) -> None:
 def test_the_examples_of_the_document_can_be_used_as_they_are(tmp_path: Path) -> None:
     text = Path(__file__).parents[2].joinpath("docs/filter.md").read_text("utf-8")
     examples = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
-    overrides = "".join(example for example in examples if "[[override]]" in example)
-    tests = [example for example in examples if "[[override]]" not in example]
-    assert overrides
+    of_config = [example for example in examples if "[[override]]" in example or "[[maintenance]]" in example]
+    overrides = "".join(of_config)
+    tests = [example for example in examples if example not in of_config]
+    assert len(of_config) >= 2
     assert len(tests) >= 3
     title = 'title = { zh = "", en = "", ko = "" }\n'
     names = ("temperature", "pm25", "pm10", "flow", "speed", "occupancy")
