@@ -1,8 +1,8 @@
 """The agent: the way of a reading, from the broker to the spool, and from there to the servers.
 
-    ingest → decode → filter → encode → spool ──→ forward
-       ↑                                  │
-       └─── acknowledge after the commit ─┘
+    ingest → decode → inspect → encode → spool ──→ forward
+       ↑                                   │
+       └──── acknowledge after the commit ─┘
 
 When power fails, the broker still holds what was not acknowledged, and the spool holds what was.
 """
