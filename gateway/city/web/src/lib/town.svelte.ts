@@ -6,6 +6,9 @@ import { ageOf, stateOf } from './freshness'
 import { byUrgency, isOpen, rank } from './severity'
 import { words } from './words.svelte'
 
+/** What the event of a sensor that does not send any more names as its quantity; its value is seconds. */
+export const SILENCE = 'silence'
+
 type Phase = 'loading' | 'ready' | 'signin'
 
 class Town {
@@ -77,7 +80,7 @@ class Town {
     return words.title(this.#catalogue.get(kind)?.kind.title, kind)
   }
   quantityName(kind: string, name: string): string {
-    return words.title(this.quantity(kind, name)?.title, name)
+    return name === SILENCE ? words.t('silence') : words.title(this.quantity(kind, name)?.title, name)
   }
   siteName(site: string): string {
     const feature = this.map?.sites.features.find((f) => f.properties?.site === site && !f.properties.sensor)

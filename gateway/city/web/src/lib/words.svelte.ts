@@ -50,6 +50,7 @@ const WORDS = {
   above: ['高于 {limit}', 'over {limit}', '{limit} 초과'],
   below: ['低于 {limit}', 'under {limit}', '{limit} 미만'],
   noEvents: ['一切平静。数值越过界限时，事件会出现在这里。', 'All calm. A value over its limit appears here.', '이상 없음. 한계를 넘는 값이 여기에 표시됩니다.'],
+  silence: ['失联', 'Silence', '신호 끊김'],
   noSensors: ['还没有传感器。网关写入第一个读数后即会出现。', 'No sensor yet. Each appears here once a gateway has written its first reading.', '센서가 없습니다. 게이트웨이가 첫 값을 쓰면 표시됩니다.'],
   noMatch: ['没有符合条件的传感器。', 'No sensor matches.', '조건에 맞는 센서가 없습니다.'],
   noGateways: ['还没有网关报告状态。', 'No gateway has reported yet.', '상태를 보고한 게이트웨이가 없습니다.'],
@@ -110,6 +111,13 @@ const REASON: Record<string, [string, string, string]> = {
   out_of_order: ['迟到的读数', 'out of order', '순서가 뒤바뀜'],
   duplicate_time: ['同一时间有两个读数', 'two values for one time', '같은 시각에 두 값'],
   missing: ['缺失', 'missing', '결측'],
+  stuck: ['故障：数值卡死', 'fault: stuck', '고장: 값 고정'],
+  drift: ['故障：漂移', 'fault: drift', '고장: 드리프트'],
+  offset: ['故障：偏移', 'fault: offset', '고장: 오프셋'],
+  noise: ['故障：噪声', 'fault: noise', '고장: 잡음'],
+  dropout: ['故障：掉数', 'fault: dropout', '고장: 값 끊김'],
+  unit: ['故障：单位错误', 'fault: wrong unit', '고장: 단위 오류'],
+  skew: ['故障：时钟错误', 'fault: wrong clock', '고장: 시계 오류'],
 }
 const UNITS: Record<'second' | 'minute' | 'hour' | 'day', [string, string, string]> = {
   second: ['{n} 秒', '{n} s', '{n}초'],
