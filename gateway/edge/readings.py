@@ -147,7 +147,7 @@ class Layout:
                     places.append(place)
                 if flag != REPEATED:
                     fields.append(f"{name}_qc={flag}i")
-                if flag in {SUSPECT, UNKNOWN}:
+                if flag == SUSPECT:
                     doubtful.append(place)
             fields += [f"{self.names[place]}_reason=%di" for place in doubtful]
             if len(self._templates) >= _MOST_TEMPLATES:

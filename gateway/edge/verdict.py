@@ -2,7 +2,7 @@
 
 Each fault has a test of its own (`gateway.edge.faults`). What they share is kept here: level, spread and steps of each
 channel over its last two weeks, its last 64 readings, and what the same quantity does at the gateway's other sensors,
-its *neighbours*, as they were when the latest minute began.
+its *neighbours*, as they were at most five minutes before.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.edge.faults import look as known
-from gateway.edge.faults.look import LEARNING, OWN, History, Look, Test, Verdict
+from gateway.edge.faults.look import LEARNING, OWN, History, Keeping, Look, Test, Verdict
 from gateway.edge.readings import FAIL, REPEATED, Channels, Flags, Floats, Ints, Readings, Rules
 from gateway.edge.reasons import Reason
 
@@ -22,6 +22,7 @@ _NO_READING = int(Reason.MISSING | Reason.OUT_OF_ORDER | Reason.DUPLICATE_TIME |
 _LATEST = 12  # readings over which activity is taken
 _MEMORY = 14 * 24 * _HOUR  # ms, and in readings:
 _SHORTEST, _LONGEST = 100, 4000
+_APART = 5  # minutes between two looks at the neighbours
 _AT_ONCE = 4096  # values that are judged together at most
 _FAR = 64.0  # a level beyond is taken as this
 _RARE = 3.0  # decades from which a step is a jump
@@ -96,8 +97,9 @@ class Judge:
         collected, self._collected, self._collecting = self._collected, [], 0
         if not collected:
             return []
-        self._clock = self._minute
-        self._look_around()
+        if self._minute >= self._clock + _APART:
+            self._clock = self._minute
+            self._look_around()
         channel, time, value = (np.concatenate(parts) for parts in zip(*collected, strict=True))
         verdicts: list[Verdict] = []
         for places in _rounds(channel):
@@ -114,7 +116,13 @@ class Judge:
     def state(self, channels: Ints) -> dict[str, npt.NDArray[np.generic]]:
         """What is known of some channels, a row each; what has not been judged yet is not part of it."""
         history = self._history
+        kept = {}
+        for test in self._tests:
+            if isinstance(test, Keeping):
+                test.make_room(len(self._channels))
+                kept[type(test).__name__.lower()] = test.kept[channels]
         return {
+            **kept,
             "state": self._state[:, channels].T.copy(),
             "values": history.values[channels],
             "elapsed": history.elapsed[channels],
@@ -144,6 +152,9 @@ class Judge:
         self._state[:, channels] = state["state"].T
         for name in ("values", "elapsed", "commons"):
             getattr(self._history, name)[channels] = state[name]
+        for test in self._tests:
+            if isinstance(test, Keeping):
+                test.kept[channels] = state[type(test).__name__.lower()]
 
     def _make_ready(self) -> None:
         """Takes new rules, and gives new channels a state."""

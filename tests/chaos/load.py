@@ -87,9 +87,14 @@ class Load:
     async def _strangers(self, site: "Site") -> list[str]:
         """Names that nobody sent."""
         known = (
-            ("measurements", "SHOW MEASUREMENTS", 0, {"air", "gateway"}),
+            ("measurements", "SHOW MEASUREMENTS", 0, {"air", "gateway", "event", "verdict"}),
             ("sensors", "SHOW TAG VALUES FROM air WITH KEY = sensor", 1, {f"c{i}" for i in range(self.sensors)}),
-            ("fields", "SHOW FIELD KEYS FROM air", 0, {*QUANTITIES, *(f"{name}_qc" for name in QUANTITIES)}),
+            (
+                "fields",
+                "SHOW FIELD KEYS FROM air",
+                0,
+                {name + end for name in QUANTITIES for end in ("", "_qc", "_reason")},
+            ),
         )
         stored = [(what, {row[place] for row in await site.query(text)} - names) for what, text, place, names in known]
         return [f"{what} that nobody sent: {others}" for what, others in stored if others]

@@ -9,6 +9,7 @@ import pytest
 from gateway.config import SourceConfig
 from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
+from gateway.edge.faults import TESTS
 from gateway.edge.faults.look import CALLED, COMMON, Look, Verdict, What
 from gateway.edge.inspect import Inspector
 from gateway.edge.readings import FAIL, GOOD, Channels, Floats, Readings
@@ -158,3 +159,29 @@ def test_a_sensor_that_is_the_only_one_has_no_neighbours() -> None:
     for minute in range(150):
         gateway.take([("a", {"ts": NOW + minute * MINUTE, "pm25": minute % 10})])
     assert np.isnan(ears.heard[0])
+
+
+def test_all_that_every_test_knows_is_saved_and_taken_up() -> None:
+    """Four days of readings every ten minutes, so that those that look at days have something to keep."""
+    gateway, other = Gateway(), Gateway()
+    for each in (gateway, other):
+        each.judge = Judge(each.channels, [test() for test in TESTS])
+    random = np.random.default_rng(2)
+    for number in range(600):
+        gateway.take(
+            [
+                (name, {"ts": NOW + number * 10 * MINUTE + place, "no2": round(float(random.normal(30, 3)), 1)})
+                for place, name in enumerate("abc")
+            ]
+        )
+    gateway.judge.finish()
+    channels = np.arange(3)
+    known = gateway.judge.state(channels)
+    assert {"skew", "drift"} < set(known)
+    assert np.isfinite(known["skew"]).any()
+    other.take([(name, {"ts": NOW, "no2": 1.0}) for name in "cab"])
+    other.judge.restore(known, channels)
+    assert {name: its.tobytes() for name, its in other.judge.state(channels).items()} == {
+        name: its.tobytes() for name, its in known.items()
+    }
+    assert sum(its[0].nbytes for its in known.values()) < 1800, "bytes a channel"

@@ -82,7 +82,7 @@ class Drift:
         if len(ended):
             places = ended[own[_READINGS, ended] > 0]
             if len(places):
-                self._make_room(int(look.channel.max()) + 1)
+                self.make_room(int(look.channel.max()) + 1)
                 with np.errstate(invalid="ignore", divide="ignore"):
                     self._judge(look, own, places)
             own[_RUNNING, ended] = block[ended]
@@ -94,10 +94,12 @@ class Drift:
         own[_PAIRED] += paired
         own[_COMMON] += np.where(paired, common, 0)
 
-    def _make_room(self, channels: int) -> None:
+    def make_room(self, channels: int) -> None:
+        """Makes room for more channels."""
         before = len(self.kept)
         if channels > before:
-            kept, latest = np.zeros((2 * channels, _CALLED + 1), np.float32), np.zeros((2 * channels, 3))
+            many = max(channels, 3 * before // 2)
+            kept, latest = np.zeros((many, _CALLED + 1), np.float32), np.zeros((many, 3))
             kept[:, :_COURSE] = np.nan
             kept[:before], latest[:before] = self.kept, self._latest
             self.kept, self._latest = kept, latest

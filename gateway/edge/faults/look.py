@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,9 @@ import numpy.typing as npt
 from gateway.edge.readings import Bytes, Flags, Floats, Indices, Ints, Rules
 
 Singles = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 
-WINDOW = 64
+WINDOW = 44
 """Readings of a channel that are remembered."""
 LEARNING = 100
 """Readings of a channel before which no fault is called."""
@@ -194,7 +195,9 @@ class Look:
         self.say(place, since, self.time[place], what, confidence, reasons)
 
     def end(self, places: Ints) -> None:
-        """The faults that last in these channels are over; these readings are no part of them."""
+        """The faults that last in these channels are over, which is told; these readings are no part of them."""
+        for place in places[self.own[CALLED, places] > 0].tolist():
+            self.say(place, self.own[SINCE, place], self.own[TIME, place], What.NOTHING, 1.0, ("over",))
         self.own[CALLED, places] = 0
         self.fault[places] = 0
 
@@ -226,7 +229,7 @@ class History:
     def __init__(self) -> None:
         self.values: Floats = np.zeros((0, WINDOW))
         self.elapsed: Singles = np.zeros((0, WINDOW), np.float32)
-        self.commons: Singles = np.zeros((0, WINDOW), np.float32)
+        self.commons: Halves = np.zeros((0, WINDOW), np.float16)
 
     def make_room(self, channels: int) -> None:
         """Makes room for more channels."""
@@ -251,7 +254,21 @@ class History:
         later = np.zeros((len(channel), readings))
         # a reading's time is that of the newest, less what elapsed between
         later[:, :-1] = np.cumsum(self.elapsed[rows, at[:, :0:-1]].astype(np.float64), 1)[:, ::-1]
-        return Window(self.values[rows, at], time[:, None] - later, self.commons[rows, at])
+        return Window(self.values[rows, at], time[:, None] - later, self.commons[rows, at].astype(np.float32))
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A test that keeps more of a channel than its rows.
+
+    Attributes:
+        kept: float32[channels, k].
+    """
+
+    kept: Singles
+
+    def make_room(self, channels: int) -> None:
+        """Makes room for so many channels."""
 
 
 class Test(Protocol):

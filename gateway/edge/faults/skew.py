@@ -57,7 +57,7 @@ class Skew:
         if len(ended):
             places = ended[own[_MANY, ended] > 0]
             if len(places):
-                self._make_room(int(look.channel.max()) + 1)
+                self.make_room(int(look.channel.max()) + 1)
                 self._turn(look, own, places)
                 due = places[(own[_RUNNING, places].astype(np.int64) + look.sensor[places]) % _EVERY == 0]
                 if len(due):
@@ -72,10 +72,11 @@ class Skew:
         own[_PAIRED] += paired
         own[_COMMON] += np.where(paired, common, 0)
 
-    def _make_room(self, channels: int) -> None:
+    def make_room(self, channels: int) -> None:
+        """Makes room for more channels."""
         before = len(self.kept)
         if channels > before:
-            kept = np.full((2 * channels, _OF_DAYS + 1), np.nan, np.float32)
+            kept = np.full((max(channels, 3 * before // 2), _OF_DAYS + 1), np.nan, np.float32)
             kept[:, _USUAL:] = 0
             kept[:before] = self.kept
             self.kept = kept

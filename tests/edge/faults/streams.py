@@ -37,7 +37,7 @@ def say(tests: Sequence[Test], sensors: Sensors, *, interval: int = HOUR, kind: 
         readings = decoder.decode(batch)
         inspector.inspect(readings)
         verdicts += judge.judge(readings)
-    return verdicts + judge.finish()
+    return [verdict for verdict in verdicts + judge.finish() if verdict.what != What.NOTHING]
 
 
 def places(verdicts: Sequence[Verdict], what: What, *, interval: int = HOUR) -> list[tuple[int, int]]:

@@ -79,4 +79,4 @@ def test_a_lasting_unit_survives_a_restart() -> None:
         watch.judge.finish()
     channels = np.arange(3)
     again.judge.restore(whole.judge.state(channels), channels)
-    assert told(again.see(values[AT + 3 :])) == [("UNIT", AT, AT + 5)]
+    assert told(again.see(values[AT + 3 :])) == [("UNIT", AT, AT + 5), ("NOTHING", AT, AT + 15)]
