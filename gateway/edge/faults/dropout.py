@@ -58,12 +58,16 @@ class Dropout:
         window = look.window(places, WINDOW)
         off = window.value - look.own[LAST, places, None]
         every = off == 0
+        some = every.sum(1) >= _MANY[0]
+        if not some.any():
+            return
+        places, off, every, times = places[some], off[some], every[some], window.time[some]
         last = np.zeros_like(every)
         last[:, :-1] = np.logical_and.accumulate(every[:, -2::-1], 1)[:, ::-1]
         # what was lost again and again is more; but a true zero of the hours before is not to hide what is lost now
         found_all, found_last = (_is_lost(look, own, places, off, lost) for lost in (every, last))
         for row in np.flatnonzero(found_all | found_last).tolist():
-            place, time = int(places[row]), window.time[row]
+            place, time = int(places[row]), times[row]
             lost = (every if found_all[row] else last)[row].astype(np.int64)
             begins, ends = np.flatnonzero(np.diff(lost, prepend=0) > 0), np.flatnonzero(np.diff(lost) < 0)
             for since, until in zip(time[begins].tolist(), time[ends].tolist(), strict=True):
@@ -92,7 +96,7 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
     # the step there is known even if it was before the first of the readings
     there, back = own[ENTRY, places], look.size[places]
     nearest = np.minimum(np.nanmin(far, 1), there)
-    share = nearest / np.maximum(np.nanmedian(far, 1), there * lost[:, 0])
+    share = nearest / np.maximum(_middle(far), there * lost[:, 0])
     steps = nearest / look.own[STEP, places]
     # where it goes that fast all around, it goes there by itself
     pairs = around[:, 1:] & around[:, :-1]
@@ -112,6 +116,14 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
         plain[row] = len(among) and nearest[row] >= _CLEAR * np.quantile(among, 0.9)
     found: Flags = one_sided & (nearest > _FASTER * pace) & (many >= np.where(zero, *_MANY)) & (far_off | odd | plain)
     return found
+
+
+def _middle(values: Floats) -> Floats:
+    """float64[m], medians of rows, NaN left out; several times faster than ``nanmedian``."""
+    ordered, count = np.sort(values, 1), np.isfinite(values).sum(1)  # NaN come last
+    every = np.arange(len(values))
+    middle: Floats = (ordered[every, np.maximum(count - 1, 0) // 2] + ordered[every, count // 2]) / 2
+    return middle
 
 
 def _decades(look: Look, places: Ints, size: Floats) -> Floats:

@@ -36,7 +36,7 @@ _RETURN = 0.3  # of its size: a gust has more left after a reading
 _NO_COMPANY = 0.5  # what stands for the company of a quantity alone
 _PERHAPS = 0.0  # log-odds from which it is suspect
 _CLEAR = 8.0  # times the unrest around it, from which a spike is suspect
-_FAR = 50.0  # the same times its size in spreads
+_FAR = 62.0  # the same times its size in spreads
 _RARE, _WIDE = 5.0, 1.0  # decades and spreads, from which a step is
 _PAUSE = 12  # readings between two alarms
 # What is known of a spike, in the order of _evidence: its mean and spread over all that are looked at, and the

@@ -1,0 +1,96 @@
+"""What the whole filter costs a value, from quality control to events, and what it remembers of a channel.
+
+The readings are those of air stations, each of five quantities that wander, a message a minute. CPU time of this
+machine, now; the least of three rounds, for other work can only add to it.
+"""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from gateway.config import SourceConfig
+from gateway.edge.batch import RawBatch
+from gateway.edge.decode import Decoder
+from gateway.edge.filter import Filter
+from gateway.edge.readings import Channels, Readings
+from sensors import kinds
+from tests.bench.conftest import Report
+
+LEVELS = {"pm25": 40.0, "pm10": 90.0, "no2": 50.0, "temperature": 15.0, "pressure": 1005.0}
+NOW = 1_790_000_000_000
+KNOWN = 120  # readings of each channel before the clock runs: what is learning is not judged
+
+
+class Site:
+    """A decoder and a filter, and what sensors send them."""
+
+    def __init__(self, sensors: int, size: int, quantities: int = len(LEVELS)) -> None:
+        self.sensors, self.size, self.names = sensors, size, list(LEVELS)[:quantities]
+        self.channels = Channels()
+        self.decoder = Decoder((SourceConfig(),), kinds.builtin(), "gw", self.channels)
+        self.filter = Filter(self.channels)
+        self._random = np.random.default_rng(1)
+        self._level = np.tile(list(LEVELS.values()), (sensors, 1))[:, :quantities]
+        self._off = np.zeros_like(self._level)
+        self._minute = 0
+
+    def minutes(self, many: int) -> list[Readings]:
+        """Decoded batches of so many minutes."""
+        made = []
+        for _ in range(many):
+            self._minute += 1
+            self._off = 0.95 * self._off + self._random.normal(0, 0.3, self._off.shape)
+            values = np.round(self._level + self._off, 2).tolist()
+            for start in range(0, self.sensors, self.size):
+                batch = RawBatch()
+                for number in range(start, min(start + self.size, self.sensors)):
+                    payload = {"ts": NOW + self._minute * 60_000, **dict(zip(self.names, values[number], strict=True))}
+                    batch.topics.append(f"city/east/air/a{number}")
+                    batch.payloads.append(json.dumps(payload).encode())
+                    batch.received.append(NOW + self._minute * 60_000)
+                readings = self.decoder.decode(batch)
+                self.decoder.remember(readings.keys)
+                made.append(readings)
+        return made
+
+    def cost(self, minutes: int) -> float:
+        """CPU microseconds a value, once every channel is known."""
+        for readings in self.minutes(KNOWN):
+            self.filter.judge(readings)
+        spent = []
+        for _ in range(3):
+            work = self.minutes(minutes)
+            began = time.process_time()
+            for readings in work:
+                self.filter.judge(readings)
+            spent.append(time.process_time() - began)
+        return min(spent) / (minutes * self.sensors * len(self.names)) * 1e6
+
+    def bytes_a_channel(self) -> dict[str, int]:
+        """What each step would save of a channel."""
+        channel = np.zeros(1, np.int64)
+        return {
+            name: sum(its.nbytes for its in step.state(channel).values()) for name, step in self.filter.steps.items()
+        }
+
+
+def test_bench_verdict(report: Report) -> None:
+    rows: list[dict[str, Any]] = []
+    known: dict[str, int] = {}
+    for sensors, size, quantities, minutes in (
+        (200, 200, 5, 60),
+        (10_000, 2000, 5, 2),
+        (200, 1, 5, 10),
+        (200, 1, 1, 20),
+    ):
+        site = Site(sensors, size, quantities)
+        micros = site.cost(report.scaled(minutes))
+        known = site.bytes_a_channel()
+        rows.append(
+            {"channels": f"{sensors * quantities:,}", "values at a time": size * quantities, "µs a value": micros}
+        )
+        assert sum(known.values()) < 4096, known
+    report.table("filter", "The whole filter: CPU a value", rows)
+    report.table("state", "The filter's state: bytes a channel", [{**known, "all": sum(known.values())}])
