@@ -164,7 +164,7 @@ class Quantity(_Model):
     attenuated: Attenuated | None = None
     climatology: Climatology | None = None
     healthy: Limits | None = None
-    sensitivity: float = Field(0.4, ge=0, le=10)
+    sensitivity: float = Field(0.35, ge=0, le=10)
     events: tuple[EventLimit, ...] = ()
     direction: bool = False
 
