@@ -49,7 +49,8 @@ def _start_gateway(site: "Site", port: int, env: dict[str, str]) -> subprocess.P
     config = str(site.folder / "gateway.toml")
     process = site.start("gateway", sys.executable, "-m", "gateway", "run", "-c", config, env=environment)
     site.wait_for_port(process, "gateway", port)
-    _wait_for(lambda: _get(f"http://127.0.0.1:{port}/health"), site, "gateway")
+    # before it is connected and has subscribed, the broker keeps nothing for it
+    _wait_for(lambda: _get(f"http://127.0.0.1:{port}/health")["broker"]["connected"], site, "gateway")
     return process
 
 
