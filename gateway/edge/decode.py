@@ -28,7 +28,8 @@ from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridd
 from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
 from gateway.edge.reasons import Reason
 from gateway.edge.units import UnitError, conversion
-from sensors.formats.json import Json, PayloadError, plain
+from sensors.formats import Declared, PayloadError
+from sensors.formats.json import Json, plain
 from sensors.kinds import Kind, known
 
 UNMATCHED = "unmatched"
@@ -54,7 +55,7 @@ class Source:
 
     def __init__(self, config: SourceConfig, kinds: Mapping[str, Kind]) -> None:
         self.config = config
-        self.format = Json(config.time, config.rename)
+        self.format = Json(Declared(config.time, config.rename))
         self.sensors: dict[str, Sensor] = {}  # by prefix
         levels = [_level(level) for level in config.topic.split("/")]
         self.filter = "/".join(
@@ -303,10 +304,11 @@ class Decoder:
             problems: tuple[str, ...] = ()
             if (fields := plainly) is None:
                 try:
-                    observed, fields, problems = form.decode(batch.payloads[place])
+                    sample = form.decode(batch.topics[place], batch.payloads[place], batch.received[place]).samples[0]
                 except PayloadError as error:
                     dead.append(self._letter(batch, place, sensor.family.source, str(error)))
                     continue
+                observed, fields, problems = sample.time, sample.values, sample.problems
             else:
                 if form.time is not None:
                     observed = fields.pop(form.time, nan)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gateway.config import SourceConfig
 from gateway.edge.batch import DeadLetter, Held
-from sensors.formats.json import Json
+from sensors.formats import Format
 from sensors.kinds import SEVERITIES, Check, Flat, Kind, Quantity, Title
 from sensors.kinds.expressions import read
 
@@ -195,7 +195,7 @@ class Family:
 
     __slots__ = ("bound", "checks", "format", "kind", "layouts", "rules", "source")
 
-    def __init__(self, source: SourceConfig, kind: Kind, rules: Mapping[str, int], payloads: Json) -> None:
+    def __init__(self, source: SourceConfig, kind: Kind, rules: Mapping[str, int], payloads: Format) -> None:
         self.source = source.name
         self.kind = kind.name
         self.rules = rules

@@ -1,1 +1,176 @@
-"""Payload formats: one module each, turning bytes into readings."""
+"""Payload formats: one module each, turning bytes into readings.
+
+A format is found by the name that a source gives it. Those of this package are listed in :data:`BUILTIN`; others come
+from installed packages, as entry points of the group ``citygate.formats``, each naming a subclass of :class:`Format`.
+"""
+
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+BUILTIN = {"json": "sensors.formats.json:Json"}
+"""Name of a format → module and class. A module is imported when a source first names its format."""
+ENTRY_POINTS = "citygate.formats"
+"""The group of entry points by which installed packages add formats."""
+
+
+class FormatError(Exception):
+    """A format does not exist or cannot be used as declared; the message says what to change."""
+
+
+class PayloadError(Exception):
+    """A payload that cannot be read; the message says where (byte or key) and why."""
+
+
+class Quality(Enum):
+    """What the sender itself says of a value, beside "good"."""
+
+    SUSPECT = "suspect"
+    """Measured while something was amiss: maintenance, calibration, typed in by hand, stale."""
+    OVER_RANGE = "over_range"
+    """Beyond what the instrument can measure: suspect."""
+    BAD = "bad"
+    """The sender knows the value to be wrong: it fails."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """What one sensor says at one time; a payload holds one or more.
+
+    Attributes:
+        time: Observation time as sent, in s, ms, µs or ns since 1970 (told apart by size); NaN when there is none.
+        values: Quantity → value as sent; NaN where the sensor says that the value is missing.
+        problems: A reason for each field that could not be read.
+        sensor: The sensor as the payload names it; None when the topic tells.
+        units: Quantity → unit in which the payload says that the value is, as ``pint`` reads it. Where it says
+            nothing, the source's ``units`` hold, then the format's :attr:`Format.units`, then the kind's own unit.
+        quality: Quantity → what the sender says of its value, where that is not "good".
+        historical: Whether the sender marks the sample as stored earlier: it must not become a live value.
+        gone: Whether the sender is reported to have left; then there are no values.
+    """
+
+    time: float = math.nan
+    values: dict[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    sensor: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    quality: Mapping[str, Quality] = field(default_factory=dict)
+    historical: bool = False
+    gone: bool = False
+
+
+class Answer(NamedTuple):
+    """A message to be published in answer, once what was asked for is on disk."""
+
+    topic: str
+    payload: bytes
+
+
+class Decoded(NamedTuple):
+    """What one message says.
+
+    Attributes:
+        samples: In the order of the payload; none for a message that is of no interest, such as an acknowledgement.
+        answers: What the sender waits for.
+        key: By which the same message is known again though its bytes differ; None when its bytes tell.
+    """
+
+    samples: list[Sample]
+    answers: tuple[Answer, ...] = ()
+    key: str | None = None
+
+
+class Options(BaseModel):
+    """Options of a format; a format that has some declares a subclass, and each of them has a description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Declared(NamedTuple):
+    """What a source declares of its payloads.
+
+    Attributes:
+        time: Key of the observation time, for formats without one of their own; None when payloads have none.
+        rename: Name in the payload → quantity. It goes before the format's own names.
+        options: The table ``[source.options]``.
+    """
+
+    time: str | None = None
+    rename: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}
+
+
+class Format(abc.ABC):
+    """One payload format, as one source declares it.
+
+    One instance reads all messages of a source in the order of their arrival. What it remembers between messages is
+    bounded, and reading a message twice does no harm.
+
+    Args:
+        declared: What the source says.
+
+    Raises:
+        pydantic.ValidationError: If the options are not those of :attr:`options`.
+        FormatError: If they cannot be used together.
+    """
+
+    names_sensors: ClassVar[bool] = False
+    """Whether payloads name their sensors, so that the topic need not."""
+    options: ClassVar[type[Options]] = Options
+    units: ClassVar[Mapping[str, str]] = {}
+    """Quantity → the unit in which this format sends it, where that is not the kind's and payloads do not say."""
+
+    def __init__(self, declared: Declared) -> None:
+        self.declared = declared
+        self.time = declared.time
+        self.rename = dict(declared.rename)
+
+    @abc.abstractmethod
+    def decode(self, topic: str, payload: bytes, received: int) -> Decoded:
+        """Reads one message.
+
+        Args:
+            topic: Topic as it came.
+            payload: Payload as it came.
+            received: Time of arrival, ms UTC: what relative times refer to.
+
+        Raises:
+            PayloadError: If nothing of the payload can be read.
+        """
+
+
+def names() -> list[str]:
+    """Names of all formats that are installed."""
+    return sorted({*BUILTIN, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+
+
+def find(name: str) -> type[Format]:
+    """Finds a format by its name.
+
+    Raises:
+        FormatError: If there is none, or it cannot be imported.
+    """
+    if (place := BUILTIN.get(name)) is not None:
+        module, _, attribute = place.partition(":")
+        found: type[Format] = getattr(import_module(module), attribute)
+        return found
+    entries = [entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == name]
+    if not entries:
+        msg = f"unknown format '{name}'; there are {', '.join(names())}"
+        raise FormatError(msg)
+    try:
+        loaded = entries[0].load()
+    except Exception as error:
+        msg = f"format '{name}' of {entries[0].value}: {error}"
+        raise FormatError(msg) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Format)):
+        msg = f"format '{name}': {entries[0].value} is no subclass of sensors.formats.Format"
+        raise FormatError(msg)
+    return loaded

@@ -7,11 +7,12 @@ missing value; a wind direction may be a point of the compass.
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
+
+from sensors.formats import Decoded, Format, PayloadError, Sample
 
 COMPASS = {
     point: index * 22.5
@@ -23,24 +24,6 @@ COMPASS = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_SECONDS = 1e11  # as a time, a number from here on is one of milliseconds
 _PLAIN = msgspec.json.Decoder(dict[str, float])
-
-
-class PayloadError(Exception):
-    """A payload that cannot be read; the message says where and why."""
-
-
-class Sample(NamedTuple):
-    """What one payload says.
-
-    Attributes:
-        time: Observation time as sent, in s, ms, µs or ns since 1970; NaN when the payload has none.
-        values: Quantity → value as sent; NaN where the sensor says that the value is missing.
-        problems: A reason for each field that could not be read.
-    """
-
-    time: float
-    values: dict[str, float]
-    problems: tuple[str, ...] = ()
 
 
 def plain(payloads: Iterable[bytes]) -> list[dict[str, float] | None]:
@@ -59,19 +42,10 @@ def plain(payloads: Iterable[bytes]) -> list[dict[str, float] | None]:
     return read
 
 
-class Json:
-    """Reads JSON payloads, whatever they hold.
+class Json(Format):
+    """Reads JSON payloads, whatever they hold."""
 
-    Args:
-        time: Key of the observation time, or None when payloads have none.
-        rename: Key in the payload → quantity.
-    """
-
-    def __init__(self, time: str | None, rename: Mapping[str, str]) -> None:
-        self.time = time
-        self.rename = dict(rename)
-
-    def decode(self, payload: bytes) -> Sample:
+    def decode(self, topic: str, payload: bytes, received: int) -> Decoded:  # noqa: ARG002 - it says all by itself
         """Reads one payload.
 
         Raises:
@@ -97,7 +71,7 @@ class Json:
             except (TypeError, ValueError, OverflowError):
                 printable = key[:80].encode("utf-8", "backslashreplace").decode()
                 problems.append(f"{printable}: expected a number, not {_shown(value)}")
-        return Sample(time, values, tuple(problems))
+        return Decoded([Sample(time, values, tuple(problems))])
 
 
 def _number(value: object) -> float:
