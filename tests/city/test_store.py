@@ -7,11 +7,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.city.lineprotocol import parse
 from gateway.city.store.base import SensorKey, Store, StoreError, TooManyPointsError
 from gateway.city.store.embedded import EmbeddedStore
 from gateway.city.store.influx import InfluxStore
 from gateway.config import StoreSection
+from sensors.lineprotocol import parse
 
 NOW = time.time_ns() // 10**6 // 60_000 * 60_000
 KEY = SensorKey("air", 'it\'s, a "site" = \\x', "air-01")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from gateway.city.lineprotocol import Point, parse
 from gateway.config import OverrideConfig, SourceConfig
 from gateway.edge.decode import Decoder
 from gateway.edge.readings import Channels
 from gateway.edge.silence import Silence, Silences
 from sensors import kinds
+from sensors.lineprotocol import Point, parse
 from tests.edge.test_way import NOW, raw
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000

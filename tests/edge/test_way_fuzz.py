@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.city.lineprotocol import parse
 from gateway.config import SourceConfig
 from gateway.edge.batch import Entry
 from sensors import kinds
+from sensors.lineprotocol import parse
 from tests.edge.test_way import DAY, MINUTE, NOW, TOLERANT, Message, Way, total
 
 FOREIGN = SourceConfig(

@@ -5,10 +5,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.city.lineprotocol import parse
 from gateway.config import MqttConfig, SourceConfig
 from gateway.edge import salvage
 from gateway.edge.ingest import MAX_PACKET, Mqtt5Ingest, _Link
+from sensors.lineprotocol import parse
 from tests.edge.test_way import Way
 
 FOREIGN = SourceConfig(name="foreign", topic="x/{sensor}/#", kind="water", site="s", time=None, units={"level": "cm"})

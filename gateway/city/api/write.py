@@ -10,11 +10,11 @@ import zlib
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from gateway.city import lineprotocol
 from gateway.city.api.context import Anyone
-from gateway.city.lineprotocol import LineError, Precision
 from gateway.city.store.base import StoreError
 from gateway.city.store.embedded import EmbeddedStore
+from sensors import lineprotocol
+from sensors.lineprotocol import LineError, Precision
 
 _LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/v2", tags=["write"])

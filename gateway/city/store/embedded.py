@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gateway.city.lineprotocol import LineError, Point
 from gateway.city.store import base
 from gateway.city.store.base import (
     MAX_POINTS,
@@ -33,6 +32,7 @@ from gateway.city.store.base import (
     StoreError,
     TooManyPointsError,
 )
+from sensors.lineprotocol import LineError, Point
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1

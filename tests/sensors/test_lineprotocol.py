@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.city.lineprotocol import Field, Point, parse
+from sensors.lineprotocol import Field, Point, parse
 
 _NAME = st.text(st.characters(exclude_characters="\n\r\t", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
     lambda name: not name.endswith("\\") and not name.startswith("#") and name.strip() == name and '"' not in name
@@ -99,3 +99,10 @@ def test_what_influxdb_refuses_is_refused(line: str) -> None:
     points, errors = parse(line.encode("latin-1"))
     assert points == []
     assert len(errors) == 1
+
+
+@pytest.mark.parametrize("stamp", ["1700000000", "1700000000000", "1700000000000000", "1700000000000000000"])
+def test_the_size_of_a_timestamp_tells_its_unit_where_nobody_says_it(stamp: str) -> None:
+    points, errors = parse(f"m v=1 {stamp}".encode(), None)
+    assert [point.time for point in points] == [1_700_000_000_000]
+    assert not errors

@@ -63,12 +63,14 @@ class _UnterminatedStringError(ValueError):
     pass
 
 
-def parse(body: bytes, precision: Precision = "ns", now: int | None = None) -> tuple[list[Point], list[LineError]]:
+def parse(
+    body: bytes, precision: Precision | None = "ns", now: int | None = None
+) -> tuple[list[Point], list[LineError]]:
     """Reads a body of line protocol.
 
     Args:
         body: UTF-8 text, one point a line; empty lines and ``#`` comments are skipped.
-        precision: Unit of the timestamps; they are rounded down to milliseconds.
+        precision: Unit of the timestamps, told by their size when None; they are rounded down to milliseconds.
         now: Time of points without a timestamp, in milliseconds; the present by default.
 
     Returns:
@@ -118,7 +120,7 @@ def _join(lines: list[str], index: int) -> tuple[str, int]:
 
 
 def _point(
-    line: str, precision: Precision, default_time: int, number: int, heads: dict[str, tuple[str, dict[str, str]]]
+    line: str, precision: Precision | None, default_time: int, number: int, heads: dict[str, tuple[str, dict[str, str]]]
 ) -> Point:
     if "\\" not in line and '"' not in line:  # nothing is escaped: splitting is enough, and several times as fast
         head, _, rest = line.partition(" ")
@@ -210,10 +212,10 @@ def _value(key: str, text: str) -> Field:
     raise ValueError(msg)
 
 
-def _time(text: str, precision: Precision) -> int:
+def _time(text: str, precision: Precision | None) -> int:
     if _INTEGER.fullmatch(text) and len(text) < 30:  # noqa: PLR2004 - longer than any 64-bit integer
         stamp = int(text)
-        match precision:
+        match precision or _by_size(stamp):
             case "ns":
                 stamp //= 10**6
             case "us":
@@ -224,5 +226,10 @@ def _time(text: str, precision: Precision) -> int:
                 pass
         if -_TIME_LIMIT_MS < stamp < _TIME_LIMIT_MS:
             return stamp
-    msg = f"the timestamp '{text[:40]}' is not an integer of 64 bits in {precision}"
+    msg = f"the timestamp '{text[:40]}' is not an integer of 64 bits in {precision or 's, ms, us or ns'}"
     raise ValueError(msg)
+
+
+def _by_size(stamp: int) -> Precision:
+    bounds: tuple[tuple[int, Precision], ...] = ((10**11, "s"), (10**14, "ms"), (10**17, "us"))
+    return next((unit for bound, unit in bounds if abs(stamp) < bound), "ns")
