@@ -15,7 +15,13 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-BUILTIN = {"json": "sensors.formats.json:Json"}
+BUILTIN = {
+    "airrohr": "sensors.formats.airrohr:Airrohr",
+    "influx": "sensors.formats.influx:Influx",
+    "json": "sensors.formats.json:Json",
+    "tasmota": "sensors.formats.tasmota:Tasmota",
+    "zigbee2mqtt": "sensors.formats.zigbee2mqtt:Zigbee2Mqtt",
+}
 """Name of a format → module and class. A module is imported when a source first names its format."""
 ENTRY_POINTS = "citygate.formats"
 """The group of entry points by which installed packages add formats."""
