@@ -159,6 +159,10 @@ class SourceConfig(_Section):
     kind: Name | None = Field(None, description="kind of the sensors, when the topic does not tell")
     site: Name | None = Field(None, description="site of the sensors, when the topic does not tell")
     sensor: Name | None = Field(None, description="name of the sensor, when the topic does not tell")
+    personal: bool = Field(
+        default=False,
+        description="payloads may hold personal data anywhere: none of them is kept as a dead letter, only its size",
+    )
     sender: str | None = Field(
         None,
         description="MQTT v5 user property in which the broker names the authenticated client; it must be the topic's "

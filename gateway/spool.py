@@ -29,6 +29,7 @@ from gateway.edge.decode import Decoder
 from gateway.edge.filter import Filter
 from gateway.edge.forward import Forwarder
 from gateway.edge.readings import Channels
+from gateway.edge.redact import Redactor
 from gateway.edge.requeue import requeue as try_again
 from gateway.edge.spool import CLASSES, FATES, Dead, Ledger, Peek, Row, Spool, Waiting
 from gateway.publish import until_signal
@@ -470,7 +471,8 @@ async def _requeue(config: GatewayConfig, ids: Sequence[int]) -> None:
     judge = Filter(channels)
     spool = Spool.of(config)
     try:
-        await try_again(spool, decoder, judge, channels, config.gateway.id, ids)
+        redactor = Redactor(decoder.sources, decoder.kinds)
+        await try_again(spool, redactor, decoder, judge, channels, config.gateway.id, ids)
     finally:
         await spool.close()
 

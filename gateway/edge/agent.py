@@ -1,8 +1,8 @@
 """The agent: the way of a reading, from the broker to the spool, and from there to the servers.
 
-    ingest → decode → inspect → encode → spool ──→ forward
-       ↑                                   │
-       └──── acknowledge after the commit ─┘
+    ingest → redact → decode → inspect → encode → spool ──→ forward
+       ↑                                            │
+       └───────── acknowledge after the commit ─────┘
 
 When power fails, the broker still holds what was not acknowledged, and the spool holds what was.
 """
@@ -32,6 +32,7 @@ from gateway.edge.keep import Keep, Step
 from gateway.edge.maintenance import Maintenance
 from gateway.edge.memory import settle
 from gateway.edge.readings import Channels
+from gateway.edge.redact import Redactor, scrubbed, withheld
 from gateway.edge.requeue import requeue
 from gateway.edge.silence import Silences
 from gateway.edge.spool import Ledger, Spool, SpoolError
@@ -62,6 +63,7 @@ class Agent:
         self.config = config
         self.channels = Channels()
         self.decoder = Decoder.of(config, self.channels)
+        self.redactor = Redactor(self.decoder.sources, self.decoder.kinds)
         self.maintenance = Maintenance.of(config, self.channels)
         self.filter = Filter(self.channels, self.maintenance)
         self.silences = Silences(self.channels)
@@ -138,6 +140,7 @@ class Agent:
         async for batch in self.ingest.batches():
             async with self._turn:
                 self.clock.date(batch)
+                self.redactor.redact(batch)
                 entries = self._judge(batch)
             await self._judged.put((batch, entries))
         await self._judged.put(None)
@@ -161,6 +164,7 @@ class Agent:
                 findings = self.filter.judge(readings)
                 self.silences.hear(readings)
                 entry = encode(readings, findings, self.channels, self.config.gateway.id)
+                self.redactor.note(readings.sightings, batch.received[-1], entry)
             except Exception:
                 self.filter.undo()
                 raise
@@ -170,7 +174,8 @@ class Agent:
             first, second = batch.halves()
             return [*self._judge(first), *self._judge(second)]
         if fault:
-            log.error("a message of topic %s cannot be processed", batch.topics[0], exc_info=fault)
+            told = None if 0 in batch.personal else fault  # its text may quote the message
+            log.error("a message of topic %s cannot be processed", batch.topics[0], exc_info=told)
             entry = _unbearable(batch, fault)
         entry.released = batch.held
         self.decoder.remember(entry.keys)
@@ -201,6 +206,8 @@ class Agent:
             self.clock.check()
             self.maintenance.check()
             await self._release()
+            if self.clock.known and (counts := self.redactor.tend(self.clock.now())):
+                await self._commit(counts)
 
     async def _watch_silence(self) -> None:
         for seconds in itertools.count(1):
@@ -224,7 +231,9 @@ class Agent:
                 await self._judged.join()  # among them may be messages that are held
                 while held := await self.spool.held(_RELEASED_AT_ONCE):
                     for boot, messages in itertools.groupby(held, lambda message: message.boot):
-                        for entry in self._judge(self._dated(boot, list(messages))):
+                        batch = self._dated(boot, list(messages))
+                        self.redactor.redact(batch)
+                        for entry in self._judge(batch):
                             await self._commit(entry)
                 self._holding = False
         except SpoolError as error:
@@ -255,7 +264,8 @@ class Agent:
             if wanted := await self.spool.requests():
                 async with self._turn:
                     gateway = self.config.gateway.id
-                    await requeue(self.spool, self.decoder, self.filter, self.channels, gateway, wanted)
+                    way = self.redactor, self.decoder, self.filter, self.channels
+                    await requeue(self.spool, *way, gateway, wanted)
         except SpoolError as error:
             log.error("cannot try dead letters again now: %s", error)  # noqa: TRY400 - told by its text
 
@@ -292,6 +302,8 @@ class Agent:
             "channels_learning": self.filter.learning(),
             "times_future": self.decoder.future,
             "times_past": self.decoder.past,
+            "personal_taken": self.redactor.taken,
+            "personal_uncounted": self.redactor.uncounted,
             "clock_known": int(self.clock.known),
             "connected": int(self.ingest.connected),
             "version": __version__,
@@ -338,9 +350,10 @@ def _ingest(config: GatewayConfig, decoder: Decoder, clock: Clock) -> Ingest:
 
 
 def _unbearable(batch: RawBatch, error: Exception) -> Entry:
-    letter = DeadLetter(
-        batch.received[0], UNMATCHED, batch.topics[0], batch.payloads[0], f"cannot be processed: {error!r}"
-    )
+    payload, reason = batch.payloads[0], f"cannot be processed: {error!r}"
+    if taken := batch.personal.get(0):
+        payload, reason = withheld(payload), scrubbed(reason, payload, taken.known)
+    letter = DeadLetter(batch.received[0], UNMATCHED, batch.topics[0], payload, reason)
     return Entry(counts={UNMATCHED: {"received": 1, "dead": 1}}, dead=[letter])
 
 

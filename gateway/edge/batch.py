@@ -1,6 +1,9 @@
 """What the steps of the edge hand to one another: a batch of raw messages in, one entry for the spool out."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sensors.kinds import Personal
 
 
 @dataclass(slots=True, frozen=True)
@@ -18,6 +21,37 @@ class Boot:
     floor: int
 
 
+class Seen(NamedTuple):
+    """A personal value that was taken out of a message; lives in memory, until its message is judged."""
+
+    name: str
+    rule: Personal
+    value: str
+
+    def __repr__(self) -> str:
+        """Without the value, so that no log can show it."""
+        return f"Seen({self.name})"
+
+
+@dataclass(slots=True, frozen=True)
+class Taken:
+    """What was personal in a message.
+
+    Attributes:
+        sealed: Whether its payload must not be written, nor quoted.
+        readable: Whether what was declared personal could be taken out of the payload.
+        salt: Tells the message from others that differ from it in nothing else; says nothing by itself.
+        seen: Values of which pseudonyms or counts are wanted.
+        known: Names that reasons may quote all the same.
+    """
+
+    sealed: bool
+    readable: bool
+    salt: int
+    seen: tuple[Seen, ...] = ()
+    known: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class RawBatch:
     """Messages as the broker delivered them, in columns of equal length.
@@ -29,6 +63,7 @@ class RawBatch:
         retained: Places of messages that the broker had stored from before the subscription.
         redelivered: Places of messages that the broker says it may have delivered before (DUP).
         senders: Place → the sender as the broker names it, where a source asks for it.
+        personal: Place → what was personal in the message.
         boot: While the wall clock is not known: of which run of the machine ``received`` tells; otherwise None.
         estimated: Whether ``received`` is an estimate, because the clock of that run never became known.
         held: Place in the spool of each message, if they were held there; otherwise empty.
@@ -42,6 +77,7 @@ class RawBatch:
     retained: set[int] = field(default_factory=set)
     redelivered: set[int] = field(default_factory=set)
     senders: dict[int, str] = field(default_factory=dict)
+    personal: dict[int, Taken] = field(default_factory=dict)
     boot: Boot | None = None
     estimated: bool = False
     held: list[int] = field(default_factory=list)
@@ -61,6 +97,7 @@ class RawBatch:
             {place - start for place in self.retained if start <= place < end},
             {place - start for place in self.redelivered if start <= place < end},
             {place - start: sender for place, sender in self.senders.items() if start <= place < end},
+            {place - start: taken for place, taken in self.personal.items() if start <= place < end},
             self.boot,
             self.estimated,
             self.held[start:end],
@@ -70,7 +107,7 @@ class RawBatch:
 
 @dataclass(slots=True)
 class DeadLetter:
-    """A message that could not be read, kept whole up to the bound on payloads.
+    """A message that could not be read, kept whole up to the bound on payloads; without its payload if that is sealed.
 
     Attributes:
         received: Time of arrival, ms UTC.

@@ -27,10 +27,12 @@ from gateway.edge.limits import Flood
 from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridden, verify
 from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
 from gateway.edge.reasons import Reason
+from gateway.edge.redact import coarse, scrubbed, withheld
 from gateway.edge.units import UnitError, conversion
 from sensors.formats import Declared, PayloadError
 from sensors.formats.json import Json, plain
-from sensors.kinds import Kind, known
+from sensors.kinds import Kind, Personal, known
+from sensors.personal import ALWAYS, normal
 
 UNMATCHED = "unmatched"
 """The source, on the ledger, of messages whose topic no source declares."""
@@ -97,6 +99,7 @@ class _Messages:
     times: list[float] = field(default_factory=list)
     fields: list[dict[str, float]] = field(default_factory=list)
     problems: dict[int, tuple[Sensor, Sequence[str]]] = field(default_factory=dict)  # by place; of what is left out
+    bare: list[tuple[int, Sensor, float]] = field(default_factory=list)  # place, sensor, time: nothing but personal
 
     def size(self, row: int) -> int:
         """How many readings a message stands for on the ledger."""
@@ -126,6 +129,7 @@ class Decoder:
         overrides: Limits of some sensors in place of their kinds'.
 
     Attributes:
+        kinds: Kinds by name.
         future: Messages whose time was too far ahead.
         past: Messages whose time was before the earliest that is believed.
         refused_sensors: Messages of sensors that were one too many.
@@ -150,7 +154,7 @@ class Decoder:
             raise SourceError(str(error)) from error
         self.sources = [Source(config, kinds) for config in sources]
         self.future = self.past = self.refused_sensors = 0
-        self._kinds = kinds
+        self.kinds = kinds
         self._overrides = overrides
         self._gateway = gateway
         self._channels = channels
@@ -223,6 +227,8 @@ class Decoder:
         keys = [
             xxh3_64_intdigest(batch.payloads[i], xxh3_64_intdigest(batch.topics[i].encode())) for i in messages.places
         ]
+        if batch.personal:
+            keys = [self._salted(batch, i, key) for i, key in zip(messages.places, keys, strict=True)]
 
         leaving = self._impossible(batch, messages, times, dead)
         duplicates: Counter[str] = Counter()
@@ -230,7 +236,7 @@ class Decoder:
             duplicates[messages.sensors[row].family.source] += messages.size(row)
             leaving.add(row)
         accepted = keys if not leaving else [key for row, key in enumerate(keys) if row not in leaving]
-        held = [] if batch.boot is None else self._hold(batch, batch.boot, messages, times, leaving)
+        held = [] if batch.boot is None else self._hold(batch, batch.boot, messages, times, leaving, dead)
         if leaving:
             messages.drop(leaving)
             times = np.delete(times, list(leaving))
@@ -238,6 +244,8 @@ class Decoder:
             dead += [self._letter(batch, place, sensor.family.source, problem) for problem in problems]
 
         readings = self._columns(batch, messages, times)
+        if batch.personal:
+            self._sight(batch, messages, readings, accepted)
         readings.keys, readings.held, readings.duplicates, readings.dead = accepted, held, dict(duplicates), dead
         return readings
 
@@ -292,7 +300,10 @@ class Decoder:
         return None
 
     def _letter(self, batch: RawBatch, place: int, source: str, reason: str) -> DeadLetter:
-        payload = batch.payloads[place][: self._limits.payload]
+        payload = batch.payloads[place]
+        if (taken := batch.personal.get(place)) and taken.sealed:
+            reason, payload = scrubbed(reason, payload, taken.known), withheld(payload)
+        payload = payload[: self._limits.payload]
         return DeadLetter(batch.received[place], source, batch.topics[place], payload, reason)
 
     def _read(self, batch: RawBatch, places: Sequence[int], sensors: list[Sensor], dead: list[DeadLetter]) -> _Messages:
@@ -309,6 +320,7 @@ class Decoder:
                     dead.append(self._letter(batch, place, sensor.family.source, str(error)))
                     continue
                 observed, fields, problems = sample.time, sample.values, sample.problems
+                fields = _coarse(fields, self.kinds[sensor.family.kind].personal)
             else:
                 if form.time is not None:
                     observed = fields.pop(form.time, nan)
@@ -316,6 +328,9 @@ class Decoder:
                     fields = {form.rename.get(name, name): value for name, value in fields.items()}
             if problems or tuple(fields) != sensor.names:
                 problems = (*problems, *self._lay_out(sensor, fields))
+                if not (fields or problems) and place in batch.personal:
+                    messages.bare.append((place, sensor, observed))
+                    continue
                 if not fields:
                     reasons = problems or ("no quantity in the payload",)
                     dead += [self._letter(batch, place, sensor.family.source, reason) for reason in reasons]
@@ -357,7 +372,15 @@ class Decoder:
                 rows.add(row)
         return rows
 
-    def _hold(self, batch: RawBatch, boot: Boot, messages: _Messages, times: Ints, leaving: set[int]) -> list[Held]:
+    def _hold(  # noqa: PLR0913, PLR0917 - what a batch is made of
+        self,
+        batch: RawBatch,
+        boot: Boot,
+        messages: _Messages,
+        times: Ints,
+        leaving: set[int],
+        dead: list[DeadLetter],
+    ) -> list[Held]:
         """Messages that wait for the clock, as they came; they leave the batch."""
         held = []
         for row in np.flatnonzero(times == _UNTIMED).tolist():
@@ -365,6 +388,13 @@ class Decoder:
                 continue
             place = messages.places[row]
             source = messages.sensors[row].family.source
+            if (taken := batch.personal.get(place)) and not taken.readable:
+                reason = "cannot wait for the clock: what is personal in it cannot be told from the rest"
+                letter = self._letter(batch, place, source, reason)
+                letter.readings = messages.size(row)
+                dead.append(letter)
+                leaving.add(row)
+                continue
             moment = batch.received[place] - boot.offset
             held.append(
                 Held(
@@ -373,6 +403,30 @@ class Decoder:
             )
             leaving.add(row)
         return held
+
+    @staticmethod
+    def _salted(batch: RawBatch, place: int, key: int) -> int:
+        """A key that tells a message from one in which another person is meant, and tells nobody which."""
+        taken = batch.personal.get(place)
+        return key ^ taken.salt if taken else key
+
+    def _sight(self, batch: RawBatch, messages: _Messages, readings: Readings, accepted: list[int]) -> None:
+        """Says of which sensors, and when, something personal was taken out."""
+        for place, sensor, moment in zip(messages.places, messages.sensors, readings.times.tolist(), strict=True):
+            if taken := batch.personal.get(place):
+                readings.sightings.append((sensor, moment, taken))
+        times = _milliseconds([observed for _, _, observed in messages.bare]).tolist()
+        for (place, sensor, _), moment in zip(messages.bare, times, strict=True):
+            topic = xxh3_64_intdigest(batch.topics[place].encode())
+            key = self._salted(batch, place, xxh3_64_intdigest(batch.payloads[place], topic))
+            met = key in self._seen or key in self._seen_before or key in accepted
+            if moment == _IMPOSSIBLE or (met and (moment >= 0 or place in batch.redelivered)):
+                continue
+            accepted.append(key)
+            if moment >= 0 or batch.boot is None:
+                readings.sightings.append(
+                    (sensor, moment if moment >= 0 else batch.received[place], batch.personal[place])
+                )
 
     def _columns(self, batch: RawBatch, messages: _Messages, times: Ints) -> Readings:
         received = np.array([batch.received[place] for place in messages.places], np.int64)
@@ -445,7 +499,7 @@ class Decoder:
                 )
         kind, site, name = names["kind"], names["site"], names["sensor"]
         if (family := self._families.get((config.name, kind))) is None:
-            return UNMATCHED, _unknown_kind(kind, tuple(self._kinds))
+            return UNMATCHED, _unknown_kind(kind, tuple(self.kinds))
         prefix = f"{kind},gateway={self._gateway},sensor={name},site={site}"
         if (sensor := source.sensors.get(prefix)) is None:
             if self.sensors >= self._limits.sensors:
@@ -479,7 +533,7 @@ class Decoder:
         if not places:
             return family
         if (fitted := self._fitted.get((source, family.kind, places))) is None:
-            kind = self._kinds[family.kind]
+            kind = self.kinds[family.kind]
             rules = {name: self._with_limits(kind, rule, places) for name, rule in family.rules.items()}
             fitted = self._fitted[source, family.kind, places] = family.with_rules(rules)
         return fitted
@@ -504,6 +558,9 @@ class Decoder:
             for name in [name for name in fields if not _QUANTITY.fullmatch(name)]:
                 del fields[name]
                 reasons.append(f"{name[:80]!r} is no name for a quantity")
+            kind = self.kinds[sensor.family.kind]
+            for name in [name for name in fields if _is_personal(name, kind)]:  # of a payload that is no JSON
+                del fields[name]
         if tuple(fields) != sensor.home.names and (sensor.number, tuple(fields)) not in self._firsts:
             for name in self._enter(sensor, tuple(fields)):
                 del fields[name]
@@ -549,6 +606,18 @@ class Decoder:
         self._scattered.clear()
         for sensor in self._channels.sensors:
             sensor.names = None
+
+
+def _is_personal(name: str, kind: Kind) -> bool:
+    rule = kind.personal.get(name)
+    return rule.grid is None if rule else name not in kind.quantities and normal(name) in ALWAYS
+
+
+def _coarse(fields: dict[str, float], personal: Mapping[str, Personal]) -> dict[str, float]:
+    """Rounds what a payload that is no JSON says of the position of a person."""
+    if not (grids := {name: rule.grid for name, rule in personal.items() if rule.grid is not None}):
+        return fields
+    return {name: coarse(value, grids[name]) if name in grids else value for name, value in fields.items()}
 
 
 def _milliseconds(times: list[float]) -> Ints:

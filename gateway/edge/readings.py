@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.config import SourceConfig
-from gateway.edge.batch import DeadLetter, Held
+from gateway.edge.batch import DeadLetter, Held, Taken
 from sensors.formats import Format
 from sensors.kinds import SEVERITIES, Check, Flat, Kind, Quantity, Title
 from sensors.kinds.expressions import read
@@ -302,6 +302,7 @@ class Readings:
         held: Messages that wait for the clock.
         duplicates: Source → values of messages that had been seen already.
         dead: What could not be read.
+        sightings: Sensor, observation time (ms UTC) and what was personal in a message.
     """
 
     sensors: list[Sensor]
@@ -318,6 +319,7 @@ class Readings:
     held: list[Held] = field(default_factory=list)
     duplicates: dict[str, int] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
+    sightings: list[tuple[Sensor, int, Taken]] = field(default_factory=list, repr=False)
 
 
 class Channels:

@@ -14,6 +14,7 @@ from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
 from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
+from gateway.edge.redact import Redactor, is_withheld
 from gateway.edge.spool import Dead, Spool
 
 _AT_ONCE = 200  # messages a transaction; so few of one sensor are no flood
@@ -22,17 +23,24 @@ _log = logging.getLogger("citygate.requeue")
 
 
 async def requeue(  # noqa: PLR0913, PLR0917 - the steps of the way
-    spool: Spool, decoder: Decoder, judge: Filter, channels: Channels, gateway: str, ids: Collection[int]
+    spool: Spool,
+    redactor: Redactor,
+    decoder: Decoder,
+    judge: Filter,
+    channels: Channels,
+    gateway: str,
+    ids: Collection[int],
 ) -> int:
     """Gives dead letters another try.
 
     Args:
         spool: Where they are.
-        decoder: The first step of the way.
-        judge: The second.
+        redactor: The first step of the way.
+        decoder: The second.
+        judge: The third.
         channels: What both refer to.
         gateway: The gateway's name.
-        ids: Of the dead letters; those that are gone meanwhile are passed over.
+        ids: Of the dead letters; those that are gone meanwhile, and those whose payload is withheld, are passed over.
 
     Returns:
         How many have left the dead letters under their id.
@@ -43,11 +51,11 @@ async def requeue(  # noqa: PLR0913, PLR0917 - the steps of the way
     wanted = set(ids)
     letters = [dead for dead in reversed(await spool.dead_letters(limit=-1)) if dead.id in wanted]
     points = [dead.id for dead in letters if dead.output]
-    messages = [dead for dead in letters if not dead.output]
+    messages = [dead for dead in letters if not (dead.output or is_withheld(dead.payload))]
     done = 0
     for start in range(0, len(points), _AT_ONCE):
         done += await _put_back(spool, points[start : start + _AT_ONCE])
-    way = _Way(spool, decoder, judge, channels, gateway)
+    way = _Way(spool, redactor, decoder, judge, channels, gateway)
     for start in range(0, len(messages), _AT_ONCE):
         done += await way.go(messages[start : start + _AT_ONCE])
     return done
@@ -66,8 +74,17 @@ async def _put_back(spool: Spool, ids: Sequence[int]) -> int:
 class _Way:
     """The way of a message, as the agent goes it."""
 
-    def __init__(self, spool: Spool, decoder: Decoder, judge: Filter, channels: Channels, gateway: str) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - the steps of the way
+        self,
+        spool: Spool,
+        redactor: Redactor,
+        decoder: Decoder,
+        judge: Filter,
+        channels: Channels,
+        gateway: str,
+    ) -> None:
         self._spool = spool
+        self._redactor = redactor
         self._decoder = decoder
         self._filter = judge
         self._channels = channels
@@ -86,9 +103,11 @@ class _Way:
         except Exception as error:  # noqa: BLE001 - whatever a message does to a step
             if len(messages) > 1:
                 return await self._halves(messages)
-            _log.exception("a message of topic %s cannot be processed", messages[0].topic)
+            told = None if 0 in batch.personal else error  # its text may quote the message
+            _log.error("a message of topic %s cannot be processed", messages[0].topic, exc_info=told)
             entry = Entry()
-            _bury(entry, replace(messages[0], reason=f"cannot be processed: {error!r}"))
+            reason = f"cannot be processed: {type(error).__name__ if told is None else repr(error)}"
+            _bury(entry, replace(messages[0], payload=batch.payloads[0], reason=reason))
         else:
             for letter in messages:
                 if letter.readings > 1:  # the first of a flood: the others were not kept
@@ -106,9 +125,12 @@ class _Way:
         return done
 
     def _encoded(self, batch: RawBatch) -> Entry:
+        self._redactor.redact(batch)
         readings = self._decoder.decode(batch)
         try:
-            return encode(readings, self._filter.judge(readings), self._channels, self._gateway)
+            entry = encode(readings, self._filter.judge(readings), self._channels, self._gateway)
+            self._redactor.note(readings.sightings, batch.received[-1], entry)
+            return entry  # noqa: TRY300 - a fault of any step takes the judgement back
         except BaseException:
             self._filter.undo()
             raise

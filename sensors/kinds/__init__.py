@@ -4,6 +4,7 @@ Adding a kind is adding a file to this folder, or to a folder named by a gateway
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -22,6 +23,9 @@ SEVERITIES: tuple[Severity, ...] = ("blue", "yellow", "orange", "red")
 Limits = Annotated[tuple[float, float], Field(description="lowest and highest accepted value, inclusive")]
 Month = Annotated[int, Field(ge=1, le=12)]
 Hour = Annotated[int, Field(ge=0, le=23)]
+
+
+_FIELD = re.compile(r"(?!time$)[^\W\d][\w.-]{0,55}")  # with room for _total_qc
 
 
 class KindError(Exception):
@@ -222,6 +226,34 @@ class Check(_Model):
         return self.suspects or self.same or (expressions.read(self.expect).names if self.expect else ())
 
 
+class Personal(_Model):
+    """A field of the payload that is about a person, and what is done with it before anything is written or sent.
+
+    Attributes:
+        treat: ``drop``: it is taken out; ``pseudonym``: a name that holds for at most *period* is stored in its place,
+            as text; ``count``: how many there were, and how many different ones, in bins; ``coarsen``: the number is
+            rounded.
+        period: Of a pseudonym: after so many seconds its key is destroyed and another one made.
+        bin: Of a count: its length, seconds; a part of a day.
+        grid: Of a coarsened number: it is rounded to a multiple of this, in the unit in which it is sent.
+    """
+
+    treat: Literal["drop", "pseudonym", "count", "coarsen"]
+    period: Duration = Field(86_400.0, ge=60, le=86_400)
+    bin: Duration = Field(900.0, ge=900, le=86_400)
+    grid: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.treat == "coarsen") != (self.grid is not None):
+            msg = "'treat = \"coarsen\"' and 'grid' belong together"
+            raise ValueError(msg)
+        if 86_400 % self.bin:
+            msg = '\'bin\' must be a part of a day, such as "15m", "30m" or "1h"'
+            raise ValueError(msg)
+        return self
+
+
 class Kind(_Model):
     """A kind of sensor: what it measures and how its readings are judged.
 
@@ -232,6 +264,7 @@ class Kind(_Model):
         gap: After how many intervals without a value the next one is marked as the first after a gap.
         quantities: By name.
         rules: What the quantities of one message must not say together.
+        personal: Fields of the payload that are about a person, by name.
     """
 
     name: str
@@ -240,6 +273,18 @@ class Kind(_Model):
     gap: float = Field(10.0, ge=1)
     quantities: Mapping[str, Quantity]
     rules: tuple[Check, ...] = ()
+    personal: Mapping[str, Personal] = {}
+
+    @field_validator("personal")
+    @classmethod
+    def _storable(cls, fields: Mapping[str, Personal]) -> Mapping[str, Personal]:
+        for name, rule in fields.items():
+            if rule.treat in {"pseudonym", "count"} and not _FIELD.fullmatch(name):
+                msg = (
+                    f"'{name}' is no name for a stored field: use letters, digits, '_', '.', '-' ('rename' maps others)"
+                )
+                raise ValueError(msg)
+        return fields
 
     @model_validator(mode="after")
     def _rules_name_quantities(self) -> Self:

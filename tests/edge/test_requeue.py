@@ -13,6 +13,7 @@ from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
 from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
+from gateway.edge.redact import Redactor
 from gateway.edge.requeue import requeue
 from gateway.edge.spool import Refusal, Spool
 from sensors import kinds
@@ -31,6 +32,7 @@ class Gateway:
         self.channels = Channels()
         self.decoder = Decoder([self.source], kinds.builtin(), "gw", self.channels, LimitsConfig())
         self.decoder.remember(self.spool.keys())
+        self.redactor = Redactor(self.decoder.sources, self.decoder.kinds)
         self.filter = Filter(self.channels)
 
     async def take(self, *messages: tuple[str, bytes]) -> None:
@@ -42,7 +44,7 @@ class Gateway:
 
     async def again(self) -> int:
         ids = [dead.id for dead in await self.spool.dead_letters(1000)]
-        return await requeue(self.spool, self.decoder, self.filter, self.channels, "gw", ids)
+        return await requeue(self.spool, self.redactor, self.decoder, self.filter, self.channels, "gw", ids)
 
 
 @asynccontextmanager
@@ -149,4 +151,7 @@ async def test_letters_that_are_gone_meanwhile_are_passed_over(tmp_path: Path) -
     async with spooled(tmp_path) as spool:
         gateway = Gateway(spool, SourceConfig())
         await gateway.take(("city/east/air/a", b"no JSON"))
-        assert await requeue(spool, gateway.decoder, gateway.filter, gateway.channels, "gw", [1, 99]) == 1
+        assert (
+            await requeue(spool, gateway.redactor, gateway.decoder, gateway.filter, gateway.channels, "gw", [1, 99])
+            == 1
+        )
