@@ -149,12 +149,11 @@ class Redactor:
         if not self._began and batch.received:
             self._began = batch.received[0]
         topics, payloads = batch.topics, batch.payloads
-        some = self._mentions.any(payloads)
-        if not some and self._undeclared.issuperset(topics):
+        if self._undeclared.issuperset(topics) and not self._mentions.any(payloads):
             return
         for place, topic in enumerate(topics):
             rules = self._topics.get(topic) or self._find(topic)
-            if rules.declared or (some and self._mentions.in_(payloads[place])):
+            if rules.declared or self._mentions.in_(payloads[place]):
                 payload, taken = self._take(payloads[place], rules)
                 if taken is not None:
                     payloads[place], batch.personal[place] = payload, taken

@@ -74,6 +74,8 @@ def balanced(entry: Entry) -> bool:
         f'{{"ts":{NOW},"plate":"{PLATE}"}}'.encode("utf-16"),
         b"\xff\xfeplate " + PLATE.encode(),
         f'"plate={PLATE}"'.encode(),
+        f'{{"ts":{NOW},"speed":40,"\\u0070late":"{PLATE}"}}'.encode(),
+        json.dumps({"ts": NOW, "speed": 40, "车牌号": PLATE}).encode(),
     ],
 )
 @pytest.mark.parametrize(
