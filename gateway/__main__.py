@@ -270,6 +270,84 @@ def check(
         typer.echo(check_config(config, as_json=as_json))
 
 
+@app.command(epilog="Example: citygate decode --format json --topic city/north/air/a1 payload.json")
+def decode(  # noqa: PLR0913, PLR0917 - one parameter an option
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="One payload each, in the order of arrival; - is stdin."),
+    ] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", "-f", metavar="NAME", help="Format of the payloads; --list shows all.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A gateway's configuration, for its sources, instead.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With -c: the source; the one of the topic by default.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Topic of the payloads; repeated, one for each of them.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of the sensors; the topic's or the best fit by default.")
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the format.")] = None,
+    rename: Annotated[list[str] | None, typer.Option(metavar="NAME=QUANTITY", help="Rename a value.")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(metavar="QUANTITY=UNIT", help="Unit in which a quantity is sent.")
+    ] = None,
+    received: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time of arrival (RFC 3339); now by default.")
+    ] = None,
+    *,
+    as_hex: Annotated[bool, typer.Option("--hex", help="The files hold hexadecimal text.")] = False,
+    as_base64: Annotated[bool, typer.Option("--base64", help="The files hold base64 text.")] = False,
+    list_formats: Annotated[bool, typer.Option("--list", help="List the formats and their options.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line a payload.")] = False,
+) -> None:
+    """Show what a payload becomes, step by step: bytes, reading, answers, line protocol or dead letter.
+
+    Exit 1 if some of it could not be read.
+    """
+    from gateway import decode as way  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from sensors.formats import FormatError  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+
+    with _usage_errors(way.UsageError, FormatError, SourceError, KindError):
+        if list_formats:
+            listed = way.catalogue()
+            if as_json:
+                typer.echo(json.dumps(listed, indent=2, ensure_ascii=False, default=str))
+            else:
+                way.show_catalogue(listed)
+            return
+        messages = way.messages(
+            files or (), topic or (), received, encoding="hex" if as_hex else "base64" if as_base64 else None
+        )
+        if (format_name is None) == (config is None):
+            _fail("choose one: --format NAME, or -c FILE with a gateway's sources", 2)
+        if config is not None:
+            if kind or option or rename or unit:
+                _fail("--kind, --option, --rename and --unit belong to --format; with -c the source declares them", 2)
+            path = way.of_gateway(load(config, GatewayConfig), source, messages[0])
+        else:
+            assert format_name is not None  # noqa: S101 - for the type checker
+            path = way.declared(
+                format_name, messages[0], kind=kind, options=option or (), renames=rename or (), units=unit or ()
+            )
+        whole = True
+        for message in messages:
+            shown = path.go(message)
+            whole &= shown.whole
+            if as_json:
+                typer.echo(way.as_json(shown))
+            else:
+                way.show(shown)
+    if not whole:
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: citygate status -c /etc/citygate/gateway.toml --json")
 def status(
     config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
