@@ -350,7 +350,7 @@ def _shown(found: bytes) -> str:
 
 # One step of the standard's CRC is crc = table[(crc >> 8) ^ byte]: of 16 bits only the upper eight reach the next.
 # So a step is a linear map L of eight bits (over GF(2)), and the whole is table[L⁷·b₇ ^ … ^ L·b₁ ^ b₀], where b₀ is
-# the last byte. L⁸ is the identity, so bytes that are eight apart can be joined first, in a few steps on one long integer.
+# the last byte. L⁸ is the identity, so bytes that are eight apart can be joined first, in a few steps on one integer.
 def _table() -> list[int]:
     table = []
     for byte in range(256):
