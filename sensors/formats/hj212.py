@@ -120,7 +120,9 @@ class Hj212(Format):
         self._ranks = {attribute.lower(): rank for rank, attribute in enumerate(options.value)}
         self._roles: dict[str, tuple[int, str, str]] = {}  # key → pool, quantity (of a flag: factor), code
         self._flagged: dict[str, set[str]] = {}  # factor, or factor-attribute → quantities
+        self._normal: set[str] = set()  # flags that say that all is well, as they came
         self._day = ("", 0.0)
+        self._moment = ("", math.nan)
 
     def decode(self, topic: str, payload: bytes, received: int) -> Decoded:  # noqa: ARG002 - frames say all themselves
         """Reads one payload.
@@ -131,6 +133,7 @@ class Hj212(Format):
         if len(self._roles) > _MOST_KEYS:
             self._roles.clear()
             self._flagged.clear()
+            self._normal.clear()
         samples: list[Sample] = []
         answers: list[Answer] = []
         problems: list[str] = []
@@ -201,13 +204,15 @@ class Hj212(Format):
             answers += self._answer(head)
         samples += found
 
-    def _sample(self, content: str, head: Mapping[str, str]) -> Sample | None:
-        roles = self._roles
+    def _sample(self, content: str, head: Mapping[str, str]) -> Sample | None:  # noqa: C901 - one loop, and it is hot
+        roles, normal = self._roles, self._normal
         pools: list[dict[str, float]] = [{} for _ in range(len(self._ranks) + 2)]
         flags: list[tuple[str, str]] = []
         problems: list[str] = []
         moment = ""
         for item in content.replace(";", ",").split(","):
+            if item in normal:
+                continue
             key, equals, text = item.partition("=")
             pool, name, code = roles.get(key) or self._role(key)
             if pool >= 0:
@@ -221,7 +226,9 @@ class Hj212(Format):
                 values = pools[pool]
                 values[code if name in values else name] = value
             elif pool == _FLAG:
-                if text != "N":
+                if text == "N":
+                    normal.add(item)
+                else:
                     flags.append((name, text))
             elif pool == _TIME:
                 moment = text
@@ -278,6 +285,8 @@ class Hj212(Format):
     def _time(self, moment: str, head: Mapping[str, str]) -> float:
         """Seconds since 1970; NaN where neither the content nor the request number tells."""
         text = moment or head.get("QN", "")
+        if text == self._moment[0]:  # stations report at the same moments
+            return self._moment[1]
         if (parts := _STAMP.fullmatch(text.strip())) is not None:
             day, hour, minute, second, fraction = parts.groups()
             try:
@@ -286,7 +295,8 @@ class Hj212(Format):
                     self._day = day, midnight.timestamp() - self._ahead
                 if hour < "24" and minute < "60" and second < "60":
                     seconds = self._day[1] + int(hour) * 3600 + int(minute) * 60 + int(second)
-                    return seconds + int(fraction.ljust(3, "0")) / 1000 if fraction else seconds
+                    self._moment = text, seconds + int(fraction.ljust(3, "0")) / 1000 if fraction else seconds
+                    return self._moment[1]
             except ValueError:
                 pass
         if not moment:
