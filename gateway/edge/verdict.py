@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gateway.edge.faults import look as known
 from gateway.edge.faults.look import LEARNING, OWN, History, Keeping, Look, Test, Verdict
-from gateway.edge.readings import FAIL, REPEATED, Channels, Flags, Floats, Ints, Readings, Rules
+from gateway.edge.readings import FAIL, REPEATED, Bytes, Channels, Flags, Floats, Indices, Ints, Readings, Rules
 from gateway.edge.reasons import Reason
 
 _HOUR = 3_600_000.0
@@ -20,12 +20,16 @@ _MINUTE = 60_000
 _NEVER = -1e15  # ms; before any reading
 _NO_READING = int(Reason.MISSING | Reason.OUT_OF_ORDER | Reason.DUPLICATE_TIME | Reason.FUTURE | Reason.GROSS_RANGE)
 _LATEST = 12  # readings over which activity is taken
+_PACE = 2 / (_LATEST + 1)
 _MEMORY = 14 * 24 * _HOUR  # ms, and in readings:
 _SHORTEST, _LONGEST = 100, 4000
 _APART = 5  # minutes between two looks at the neighbours
 _AT_ONCE = 4096  # values that are judged together at most
 _FAR = 64.0  # a level beyond is taken as this
 _RARE = 3.0  # decades from which a step is a jump
+
+# Of readings that wait to be judged: channel, rule, time, value, flag and reason, as they were when they came.
+_Columns = tuple[Ints, Indices, Ints, Floats, Bytes, Indices]
 
 
 class Judge:
@@ -45,8 +49,9 @@ class Judge:
         self._beside = np.zeros((3, 0))
         self._clock = -(2**40)  # the minute as of which neighbours are known
         self._minute = self._clock  # the latest of which readings have come
-        self._collected: list[tuple[Ints, Ints, Floats]] = []  # channel, time, value
+        self._collected: list[_Columns] = []
         self._collecting = 0
+        self._lasting = False  # whether some fault does
         self._group = np.zeros(0, np.int64)  # the same number for the same quantity of the same kind
         self._groups_known: dict[tuple[str, str], int] = {}
 
@@ -60,37 +65,57 @@ class Judge:
             readings: Inspected readings; flags and reasons are changed in place.
         """
         verdicts: list[Verdict] = []
-        if not len(readings.channel):
+        count = len(readings.channel)
+        if not count:
             return verdicts
         self._make_ready()
-        ahead = (readings.reason[readings.starts] & int(Reason.FUTURE)) != 0
-        minutes = np.maximum.accumulate(np.where(ahead, self._minute, readings.times // _MINUTE)).tolist()
-        ends = [*readings.starts[1:].tolist(), len(readings.channel)]
-        first, last = 0, len(minutes) - 1
-        for row, (minute, end) in enumerate(zip(minutes, ends, strict=True)):
-            if minute > self._minute:
+        starts = readings.starts
+        if len(starts) == 1:
+            ahead = bool(readings.reason[starts[0]] & int(Reason.FUTURE))
+            minutes, turns, ends = [self._minute if ahead else int(readings.times[0]) // _MINUTE], [0], [count]
+        else:
+            late = (readings.reason[starts] & int(Reason.FUTURE)) != 0
+            minute = readings.times // _MINUTE
+            if np.count_nonzero(late):
+                minute[late] = self._minute
+            minute = np.maximum.accumulate(minute)
+            turns = [0, *((minute[1:] != minute[:-1]).nonzero()[0] + 1).tolist()]
+            minutes = minute[turns].tolist()
+            ends = [*starts[turns[1:]].tolist(), count]
+        first = 0
+        for row, now, end in zip(turns, minutes, ends, strict=True):
+            if now > self._minute:
                 verdicts += self.finish()
-                self._minute = minute
-            full = self._collecting + end - first >= _AT_ONCE
-            if full or row == last or minutes[row + 1] > minute:
-                self._collect(readings, slice(first, end))
-                first = end
-            if full:
-                verdicts += self.finish()
+                self._minute = now
+            while first < end:
+                # whole messages, until there are enough
+                most, until = first + _AT_ONCE - self._collecting, end
+                if most <= end:
+                    after = row + 1 + int(np.searchsorted(starts[row + 1 :], most))
+                    until = int(starts[after]) if after < len(starts) else count
+                self._collect(readings, slice(first, until))
+                if self._collecting >= _AT_ONCE:
+                    verdicts += self.finish()
+                first = until
         return verdicts
 
     def _collect(self, readings: Readings, part: slice) -> None:
         """Takes readings that are to be judged, and fails those of channels with a fault."""
         channel, rule = readings.channel[part], readings.rule[part]
         flag, reason = readings.flag[part], readings.reason[part]
-        good = self._judged[rule] & (flag != REPEATED) & ((reason & _NO_READING) == 0)
-        self._collected.append((channel[good], readings.time[part][good], readings.value[part][good]))
+        self._collected.append((channel, rule, readings.time[part], readings.value[part], flag.copy(), reason.copy()))
         self._collecting += len(channel)
-        fault = self._state[known.CALLED, channel]
-        failed = (fault > 0) & good
-        if failed.any():
-            flag[failed] = FAIL
-            reason[failed] |= np.left_shift(int(Reason.STUCK), fault[failed].astype(np.int32) - 1)
+        if self._lasting:
+            fault = self._state[known.CALLED][channel]
+            failed = (fault > 0) & self._good(rule, flag, reason)
+            if failed.any():
+                flag[failed] = FAIL
+                reason[failed] |= np.left_shift(int(Reason.STUCK), fault[failed].astype(np.int32) - 1)
+
+    def _good(self, rule: Indices, flag: Bytes, reason: Indices) -> Flags:
+        """Which values are readings that can be judged."""
+        good: Flags = self._judged.take(rule) & (flag != REPEATED) & ((reason & _NO_READING) == 0)
+        return good
 
     def finish(self) -> list[Verdict]:
         """Judges what has been collected."""
@@ -100,13 +125,20 @@ class Judge:
         if self._minute >= self._clock + _APART:
             self._clock = self._minute
             self._look_around()
-        channel, time, value = (np.concatenate(parts) for parts in zip(*collected, strict=True))
+        columns = collected[0] if len(collected) == 1 else [*map(np.concatenate, zip(*collected, strict=True))]
+        channel, rule, time, value, flag, reason = columns
+        good = self._good(rule, flag, reason)
+        if np.count_nonzero(good) < len(good):
+            channel, time, value = channel[good], time[good], value[good]
         verdicts: list[Verdict] = []
         for places in _rounds(channel):
-            its = channel[places]
-            newer = time[places] > self._state[known.TIME, its]
-            if newer.any():
-                verdicts += self.look(its[newer], time[places][newer], value[places][newer]).verdicts
+            its, moment, now = channel[places], time[places], value[places]
+            newer = moment > self._state[known.TIME][its]
+            if (many := np.count_nonzero(newer)) == len(its) and many:
+                verdicts += self.look(its, moment, now).verdicts
+            elif many:
+                verdicts += self.look(its[newer], moment[newer], now[newer]).verdicts
+        self._lasting = bool(np.count_nonzero(self._state[known.CALLED]))
         return verdicts
 
     def learning(self) -> int:
@@ -150,6 +182,7 @@ class Judge:
             msg = "a judge's state with impossible values"
             raise ValueError(msg)
         self._state[:, channels] = state["state"].T
+        self._lasting = bool(np.count_nonzero(self._state[known.CALLED]))
         for name in ("values", "elapsed", "commons"):
             getattr(self._history, name)[channels] = state[name]
         for test in self._tests:
@@ -175,87 +208,105 @@ class Judge:
     def look(self, channel: Ints, time: Ints, value: Floats) -> Look:
         """Judges one reading of each of some channels, in their order, and learns from it."""
         # all channels of a range: their state is judged where it is, which is far cheaper than to collect it
-        here = len(channel) == int(channel[-1]) - int(channel[0]) + 1
-        own = self._state[:, channel[0] : channel[-1] + 1] if here else self._state.take(channel, 1)
-        moment, value = time.astype(np.float64), np.clip(value, -1e100, 1e100)
-        new = own[known.COUNT] == 0
-        if new.any():
+        first, beyond = int(channel[0]), int(channel[-1]) + 1
+        here = len(channel) == beyond - first
+        which: slice | Ints = slice(first, beyond) if here else channel
+        own = self._state[:, which] if here else self._state.take(channel, 1)
+        moment, value = time.astype(np.float64), np.minimum(np.maximum(value, -1e100), 1e100)
+        count = own[known.COUNT]
+        new = count == 0
+        if any_new := np.count_nonzero(new) > 0:
             own[known.LAST, new] = own[known.MEAN, new] = value[new]
             own[known.TIME, new] = moment[new]
-        rules, beside = self._channels.rules, self._beside[:, channel]
-        sensor = self._channels.owner[channel]
-        look = Look(channel, self._channels.rule[channel], rules, sensor, moment, value, own, beside, self._history)
-        own[known.COUNT] += 1
-        count = own[known.COUNT].astype(np.int64)
-        self._history.add(channel, count, value, look.elapsed, beside[known.COMMON])
+        channels, beside = self._channels, self._beside[:, which]
+        rule, sensor = channels.rule[which], channels.owner[which]
+        look = Look(channel, rule, channels.rules, sensor, moment, value, own, beside, self._history)
+        count += 1
+        self._history.add(channel, count.astype(np.int64), value, look.elapsed, beside[known.COMMON])
         row = OWN
         for test in self._tests:
             test.judge(look, own[row : row + test.rows])
             row += test.rows
-        self._learn(look, new)
+        self._learn(look, new if any_new else None)
         if not here:
             self._state[:, channel] = own
         return look
 
     @staticmethod
-    def _learn(look: Look, new: Flags) -> None:  # noqa: PLR0915 - one statistic after another
+    def _learn(look: Look, new: Flags | None) -> None:  # noqa: PLR0915 - one statistic after another
         """Level, spread, steps and activity of each channel, with this reading."""
         own, value, step, size = look.own, look.value, look.step, look.size
         count, elapsed, young, spread = own[known.COUNT], look.elapsed, look.young, look.spread
-        usual, rarity = own[known.INTERVAL], look.rarity
-        some_young = bool(young.any())
+        usual, rarity, some_young = own[known.INTERVAL], look.rarity, look.some_young
         if some_young:
             usual[:] = np.where(count == 2, elapsed, usual)  # noqa: PLR2004 - an interval takes two
         usual += 0.05 * (np.minimum(elapsed, 3 * usual) - usual)
-        weight = np.minimum(np.maximum(usual / _MEMORY, 1 / _LONGEST), 1 / _SHORTEST)
+        weight = usual / _MEMORY
+        np.minimum(np.maximum(weight, 1 / _LONGEST, out=weight), 1 / _SHORTEST, out=weight)
         held = (look.fault > 0) | (count < own[known.HELD])
-        learning = np.where(held, 0.05 * weight, weight)
+        some_held = np.count_nonzero(held) > 0
+        learning = np.where(held, 0.05 * weight, weight) if some_held else weight
         # what is far out teaches little
-        most = np.array((4 * spread, 6 * own[known.STEP], 8 * own[known.STEP]))  # of level, step, activity
+        most, most_step, most_active = 4 * spread, 6 * own[known.STEP], 8 * own[known.STEP]
         if some_young:
             weight = np.where(young, np.maximum(weight, 1 / count), weight)
             learning = np.where(young, weight, learning)
-            most[:, young] = np.inf
-        off = np.minimum(np.maximum(value - own[known.MEAN], -most[0]), most[0])
-        common = look.beside[known.COMMON]
-        paired = np.isfinite(common) & (spread > 0) & ~young
-        if paired.any():
-            # of the reading before, whose neighbours are known by now
-            own[known.PAIRS] += paired
-            pair = np.maximum(weight, 1 / np.maximum(own[known.PAIRS], 1)) * (paired & ~held)
-            common = np.where(paired, common, 0)
-            level = (own[known.LAST] - own[known.MEAN]) / np.where(paired, spread, np.inf)
-            common, level = np.minimum(np.maximum((common, level), -4), 4)
-            apart = np.abs(level - look.slope * common)
-            both = own[known.COMMON_SQUARE : known.APART + 1]
-            both += pair * (np.array((common * common, common * level, apart)) - both)
-        spreads = own[known.MEAN : known.VARIANCE + 1]
-        spreads += learning * np.array((off, off * off - spreads[1]))
-        near = ~(look.gap | new)
-        learning *= near
-        steps = own[known.STEP : known.ZEROS + 1]
-        steps += learning * (np.array((np.minimum(size, most[1]), step == 0, value == 0)) - steps)
+            most[young] = most_step[young] = most_active[young] = np.inf
+        off = value - own[known.MEAN]
+        np.minimum(np.maximum(off, -most, out=off), most, out=off)
+        if look.some_paired:
+            _pair(look, weight, held if some_held else None)
+        own[known.MEAN] += learning * off
+        off *= off
+        off -= own[known.VARIANCE]
+        off *= learning
+        own[known.VARIANCE] += off
+        near = look.gap if new is None else look.gap | new
+        all_near = not np.count_nonzero(near)
+        near = ~near
+        if not all_near:
+            learning *= near
+        for row, now in (
+            (known.STEP, np.minimum(size, most_step)),
+            (known.STEADY, look.still),
+            (known.ZEROS, value == 0),
+        ):
+            more = now - own[row]
+            more *= learning
+            own[row] += more
         # the size of one step in a hundred, and the tail beyond it
         quick, excess = own[known.QUICK], own[known.EXCESS]
-        fit = near & ~held
-        beyond = fit & (size > quick)
-        first = quick == 0 if some_young else np.zeros_like(new)
-        pace = np.maximum(0.05 * quick, excess) * (20 / (count + 100) + 0.02)
-        at = np.flatnonzero(beyond)
+        pace = np.maximum(0.05 * quick, excess)
+        pace *= 20 / (count + 100) + 0.02
+        first = quick == 0 if some_young else None
+        at = look.quick
+        if some_held or not all_near:
+            fit = near & ~held
+            at = at[fit[at]]
+            pace *= fit
+        less = pace * -0.01
+        less[at] = pace[at] * 0.99
         if len(at):
             more = size[at] - quick[at]
             more = np.where(~young[at] & (excess[at] > 0), np.minimum(more, 10 * excess[at]), more)
-            excess[at] += np.where(first[at], 0.5 * size[at], 0.05 * (more - excess[at]))
-        quick += pace * (beyond - 0.01 * fit)
-        if some_young:
+            more = 0.05 * (more - excess[at])
+            excess[at] += more if first is None else np.where(first[at], 0.5 * size[at], more)
+        quick += less
+        if first is not None:
             quick[first] = size[first]
         # activity, and how often steps turn
         sign = np.sign(step)
         turned = sign * own[known.SIGN] < 0
-        own[known.SIGN] = np.where(step != 0, sign, own[known.SIGN])
-        latest = own[known.ACTIVITY : known.TURNS + 1]
-        latest += (2 / (_LATEST + 1)) * near * (np.array((np.minimum(size, most[2]), turned)) - latest)
-        jumped = np.flatnonzero((rarity > _RARE) & near & ~young)
+        still = look.still.nonzero()[0]
+        sign[still] = own[known.SIGN][still]
+        own[known.SIGN] = sign
+        pace = _PACE if all_near else _PACE * near
+        for row, now in ((known.ACTIVITY, np.minimum(size, most_active)), (known.TURNS, turned)):
+            more = now - own[row]
+            more *= pace
+            own[row] += more
+        jumped = look.quick[rarity[look.quick] > _RARE]
+        jumped = jumped[near[jumped] & ~young[jumped]]
         own[known.JUMPED, jumped] = look.time[jumped]
         own[known.LAST], own[known.TIME] = value, look.time
 
@@ -301,8 +352,42 @@ class Judge:
         return self._group
 
 
-def _rounds(channel: Ints) -> Iterator[Ints]:
+def _pair(look: Look, weight: Floats, held: Flags | None) -> None:
+    """What the reading before, whose neighbours are known by now, had to do with them."""
+    own, slope, spread = look.own, look.slope, look.spread
+    all_paired = look.all_paired and not look.some_young and np.count_nonzero(spread) == len(spread)
+    if all_paired:
+        own[known.PAIRS] += 1
+        level = look.level_before
+    else:
+        paired = look.paired & (spread > 0) & ~look.young
+        if not np.count_nonzero(paired):
+            return
+        own[known.PAIRS] += paired
+        level = (own[known.LAST] - own[known.MEAN]) / np.where(paired, spread, np.inf)
+    pair = np.maximum(weight, 1 / np.maximum(own[known.PAIRS], 1))
+    common = look.common
+    if not all_paired:
+        pair *= paired if held is None else paired & ~held
+        common = np.where(paired, common, 0)
+    elif held is not None:
+        pair *= ~held
+    common, level = np.minimum(np.maximum(common, -4), 4), np.minimum(np.maximum(level, -4), 4)
+    for row, now in (
+        (known.COMMON_SQUARE, common * common),
+        (known.COMMON_PRODUCT, common * level),
+        (known.APART, np.abs(level - slope * common)),
+    ):
+        more = now - own[row]
+        more *= pair
+        own[row] += more
+
+
+def _rounds(channel: Ints) -> Iterator[Ints | slice]:
     """Places in which no channel comes twice: the first of each, then the second of each, and so on."""
+    if (channel[1:] > channel[:-1]).all():
+        yield slice(None)
+        return
     order = np.argsort(channel, kind="stable")
     new = np.append(True, np.diff(channel[order]) != 0)
     heads = np.flatnonzero(new)

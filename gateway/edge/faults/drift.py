@@ -78,8 +78,8 @@ class Drift:
     def judge(self, look: Look, own: Floats) -> None:
         """Adds the reading before, whose neighbours are known by now, to its block; judges the blocks that ended."""
         block = np.floor(look.own[known.TIME] / _BLOCK)
-        ended = np.flatnonzero((block > own[_RUNNING]) & ~look.young)
-        if len(ended):
+        ended = (block > own[_RUNNING]).nonzero()[0]
+        if len(ended) and len(ended := ended[~look.young[ended]]):
             places = ended[own[_READINGS, ended] > 0]
             if len(places):
                 self.make_room(int(look.channel.max()) + 1)
@@ -87,12 +87,11 @@ class Drift:
                     self._judge(look, own, places)
             own[_RUNNING, ended] = block[ended]
             own[_READINGS:, ended] = 0
-        common = look.beside[known.COMMON]
-        paired = np.isfinite(common)
         own[_READINGS] += 1
-        own[_OWN] += (look.own[known.LAST] - look.own[known.MEAN]) / np.where(look.spread > 0, look.spread, np.inf)
-        own[_PAIRED] += paired
-        own[_COMMON] += np.where(paired, common, 0)
+        own[_OWN] += look.level_before
+        if look.some_paired:
+            own[_PAIRED] += 1 if look.all_paired else look.paired
+            own[_COMMON] += look.common
 
     def make_room(self, channels: int) -> None:
         """Makes room for more channels."""

@@ -37,14 +37,20 @@ class Dropout:
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at what comes back with a large step from a value that came twice."""
         still = own[STILL]
-        back = np.flatnonzero(still * look.size > _STEPS[0] * look.own[STEP])
+        back = still.nonzero()[0]
         if len(back):
-            back = back[~look.young[back] & (look.own[STEADY, back] < _OFTEN)]
-            back = back[~(look.beside[COMMON_ACTIVITY, back] > _UNQUIET)]
+            back = back[look.size[back] > _STEPS[0] * look.own[STEP][back]]
+        if len(back):
+            back = back[~look.young[back] & (look.own[STEADY][back] < _OFTEN)]
+            back = back[~(look.beside[COMMON_ACTIVITY][back] > _UNQUIET)]
+            back = back[_may_be_lost(look, own, back)]
         if len(back):
             self._try(look, own, back)
-        still[:] = look.size == 0
-        np.copyto(own[ENTRY], look.size, where=look.size > 0)
+        still[:] = look.still
+        on = look.still.nonzero()[0]
+        before = own[ENTRY][on]
+        own[ENTRY] = look.size
+        own[ENTRY, on] = before
 
     @staticmethod
     def _try(look: Look, own: Floats, places: Ints) -> None:
@@ -58,15 +64,19 @@ class Dropout:
         window = look.window(places, WINDOW)
         off = window.value - look.own[LAST, places, None]
         every = off == 0
-        some = every.sum(1) >= _MANY[0]
+        some = every.sum(1) >= np.where(look.own[LAST][places] == 0, *_MANY)
         if not some.any():
             return
-        places, off, every, times = places[some], off[some], every[some], window.time[some]
+        places, off, every = places[some], off[some], every[some]
         last = np.zeros_like(every)
         last[:, :-1] = np.logical_and.accumulate(every[:, -2::-1], 1)[:, ::-1]
         # what was lost again and again is more; but a true zero of the hours before is not to hide what is lost now
         found_all, found_last = (_is_lost(look, own, places, off, lost) for lost in (every, last))
-        for row in np.flatnonzero(found_all | found_last).tolist():
+        found = found_all | found_last
+        if not found.any():
+            return
+        times = window.time[some]
+        for row in np.flatnonzero(found).tolist():
             place, time = int(places[row]), times[row]
             lost = (every if found_all[row] else last)[row].astype(np.int64)
             begins, ends = np.flatnonzero(np.diff(lost, prepend=0) > 0), np.flatnonzero(np.diff(lost) < 0)
@@ -74,6 +84,15 @@ class Dropout:
                 if until > own[UNTIL, place]:
                     look.say(place, since, until, What.DROPOUT, 0.95, ["constant", "steps there and back"])
             own[UNTIL, place] = time[-2]
+
+
+def _may_be_lost(look: Look, own: Floats, places: Ints) -> Flags:
+    """bool[m], whether the steps there and back are large enough, if they are to another constant than zero."""
+    nearest = np.minimum(look.size[places], own[ENTRY][places])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        large = (nearest / look.own[STEP][places] >= _STEPS[1]) & (_decades(look, places, nearest) >= _DECADES[1])
+    may: Flags = large | (look.own[LAST][places] == 0)
+    return may
 
 
 def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) -> Flags:

@@ -106,8 +106,12 @@ class Look:
         size: float64[n], how large it is.
         elapsed: float64[n], time from the reading before, ms.
         gap: bool[n], whether that is far more than usual.
+        still: bool[n], whether there is no change.
         young: bool[n], of which too little is known for a verdict.
+        some_young: Whether there are any.
         spread: float64[n], standard deviation.
+        paired: bool[n], which have neighbours.
+        all_paired, some_paired: Whether all have, or some.
         verdicts: What was said.
         fault: uint8[n], the fault that each reading is part of.
     """
@@ -129,29 +133,76 @@ class Look:
         self._history = history
         self.verdicts: list[Verdict] = []
         self.fault: Bytes = own[CALLED].astype(np.uint8)
-        count = own[COUNT]
-        self.young: Flags = count < LEARNING
+        self.young: Flags = own[COUNT] < LEARNING
+        self.some_young = np.count_nonzero(self.young) > 0
         self.elapsed: Floats = time - own[TIME]
         self.gap: Flags = self.elapsed > 4.5 * own[INTERVAL]
         self.step: Floats = value - own[LAST]
         self.size: Floats = np.abs(self.step)
+        self.still: Flags = self.size == 0
         self.spread: Floats = np.sqrt(own[VARIANCE])
+        self.paired: Flags = np.isfinite(beside[COMMON])
+        many = np.count_nonzero(self.paired)
+        self.all_paired, self.some_paired = many == len(time), many > 0
+
+    @cached_property
+    def quick(self) -> Ints:
+        """int64[m], places whose step is beyond the size of one in a hundred."""
+        quick: Ints = np.nonzero(self.size > self.own[QUICK])[0]
+        return quick
 
     @cached_property
     def rarity(self) -> Floats:
         """float64[n], decades by which the step is rare for its channel; 0 up to the size of one in a hundred."""
-        excess = self.own[EXCESS]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            decades = 2 + (self.size - self.own[QUICK]) / (2.302585 * excess)
-        return np.where((excess > 0) & (self.size > self.own[QUICK]), decades, 0.0)
+        rarity = np.zeros(len(self.size))
+        if len(at := self.quick):
+            excess = self.own[EXCESS][at]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                decades = 2 + (self.size[at] - self.own[QUICK][at]) / (2.302585 * excess)
+            rarity[at] = np.where(excess > 0, decades, 0.0)
+        return rarity
+
+    @cached_property
+    def common(self) -> Floats:
+        """float64[n], what the neighbours say, 0 without any."""
+        common: Floats = self.beside[COMMON]
+        return common if self.all_paired else np.where(self.paired, common, 0)
+
+    @cached_property
+    def told(self) -> Flags:
+        """bool[n], which channels had enough readings with neighbours to know what those tell of them."""
+        told: Flags = self.own[PAIRS] > LEARNING
+        return told
 
     @cached_property
     def slope(self) -> Floats:
         """float64[n], how much of the neighbours' level a channel shows: 0 without neighbours."""
         square = self.own[COMMON_SQUARE]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            slope = np.clip(self.own[COMMON_PRODUCT] / square, 0, 1.5)
-        return np.where((square > 0) & (self.own[PAIRS] > LEARNING), slope, 0.0)
+        known = (square > 0) & self.told
+        many = np.count_nonzero(known)
+        if not many:
+            return np.zeros(len(square))
+        if many == len(known):
+            return np.asarray(np.minimum(np.maximum(self.own[COMMON_PRODUCT] / square, 0), 1.5))
+        slope = np.minimum(np.maximum(self.own[COMMON_PRODUCT] / np.where(known, square, 1), 0), 1.5)
+        return np.where(known, slope, 0.0)
+
+    @cached_property
+    def shown(self) -> Floats:
+        """float64[n], the same in the channel's unit; all of it, as long as it is not known how much."""
+        if np.count_nonzero(self.told) == len(self.told):
+            return np.asarray(self.slope * self.spread)
+        return np.asarray(np.where(self.told, self.slope, 1) * self.spread)
+
+    @cached_property
+    def level_before(self) -> Floats:
+        """float64[n], level of the reading before; 0 of a channel without spread."""
+        off = self.own[LAST] - self.own[MEAN]
+        if np.count_nonzero(self.spread) == len(off):
+            off /= self.spread
+        else:
+            off /= np.where(self.spread > 0, self.spread, np.inf)
+        return np.asarray(off)
 
     @cached_property
     def tie(self) -> Floats:
@@ -171,16 +222,16 @@ class Look:
             mean: Floats = total / many
         return mean
 
-    def back(self, steps: int, places: Ints | slice = slice(None)) -> Floats:
+    def back(self, steps: int | Ints, places: Ints | slice = slice(None)) -> Floats:
         """float64[m], the value so many readings ago; 0 is this one. Undefined before the first."""
         channel = self.channel[places]
-        return self._history.values[channel, (self.own[COUNT, places].astype(np.int64) - steps) % WINDOW]
+        value: Floats = self._history.values[channel, (self.own[COUNT][places].astype(np.int64) - steps) % WINDOW]
+        return value
 
     def window(self, places: Ints, readings: int) -> "Window":
         """The latest readings of some of the channels, at most ``WINDOW``; those before the first are undefined."""
-        return self._history.window(
-            self.channel[places], self.own[COUNT, places].astype(np.int64), self.time[places], readings
-        )
+        count = self.own[COUNT][places].astype(np.int64)
+        return Window(self._history, self.channel[places], count, self.time[places], readings)
 
     def level(self, places: Ints, values: Floats) -> Floats:
         """float64[m, k], values in units of each channel's spread."""
@@ -209,18 +260,48 @@ class Look:
         self.verdicts.append(Verdict(channel, int(since), int(until), now, what, confidence, tuple(reasons)))
 
 
-class Window(NamedTuple):
-    """The latest readings of some channels, from old to new.
+class Window:
+    """The latest readings of some channels, from old to new; each column is read when it is asked for.
 
-    Attributes:
-        value: float64[m, k].
-        time: float64[m, k], ms UTC.
-        common: float32[m, k], level of the neighbours; NaN where not known, as of the newest.
+    Args:
+        history: Of all channels; it must not be added to meanwhile.
+        channel: int64[m].
+        count: int64[m], readings of each so far.
+        time: float64[m], of the newest, ms UTC.
+        readings: How many, k.
     """
 
-    value: Floats
-    time: Floats
-    common: Singles
+    def __init__(self, history: "History", channel: Ints, count: Ints, time: Floats, readings: int) -> None:
+        self._history, self._channel, self._count, self._time, self._readings = history, channel, count, time, readings
+
+    def some(self, rows: Ints) -> "Window":
+        """That of some of the channels."""
+        return Window(self._history, self._channel[rows], self._count[rows], self._time[rows], self._readings)
+
+    @cached_property
+    def _at(self) -> Ints:
+        """int64[m, k], where they are in a column of the history."""
+        back = np.arange(1 - self._readings, 1)
+        return np.asarray((self._count[:, None] + back) % WINDOW + self._channel[:, None] * WINDOW)
+
+    @cached_property
+    def value(self) -> Floats:
+        """float64[m, k]."""
+        return self._history.values.reshape(-1)[self._at]
+
+    @cached_property
+    def time(self) -> Floats:
+        """float64[m, k], ms UTC."""
+        later = np.zeros((len(self._channel), self._readings))
+        # a reading's time is that of the newest, less what elapsed between
+        elapsed = self._history.elapsed.reshape(-1)[self._at[:, :0:-1]]
+        later[:, :-1] = np.cumsum(elapsed.astype(np.float64), 1)[:, ::-1]
+        return np.asarray(self._time[:, None] - later)
+
+    @cached_property
+    def common(self) -> Singles:
+        """float32[m, k], level of the neighbours; NaN where not known, as of the newest."""
+        return self._history.commons.reshape(-1)[self._at].astype(np.float32)
 
 
 class History:
@@ -242,19 +323,14 @@ class History:
     def add(self, channel: Ints, count: Ints, value: Floats, elapsed: Floats, common: Floats) -> None:
         """Remembers a reading of each of some channels; what the neighbours said belongs to the reading before."""
         place = count % WINDOW
-        self.values[channel, place] = value
-        self.elapsed[channel, place] = elapsed
-        self.commons[channel, place] = np.nan
-        self.commons[channel, (count - 1) % WINDOW] = common
-
-    def window(self, channel: Ints, count: Ints, time: Floats, readings: int) -> Window:
-        """The latest readings of channels, from old to new."""
-        at = (count[:, None] - np.arange(readings - 1, -1, -1)) % WINDOW
-        rows = channel[:, None]
-        later = np.zeros((len(channel), readings))
-        # a reading's time is that of the newest, less what elapsed between
-        later[:, :-1] = np.cumsum(self.elapsed[rows, at[:, :0:-1]].astype(np.float64), 1)[:, ::-1]
-        return Window(self.values[rows, at], time[:, None] - later, self.commons[rows, at].astype(np.float32))
+        at = channel * WINDOW + place
+        commons = self.commons.reshape(-1)
+        self.values.reshape(-1)[at] = value
+        self.elapsed.reshape(-1)[at] = elapsed
+        commons[at] = np.nan
+        at -= 1
+        at[place == 0] += WINDOW
+        commons[at] = common
 
 
 @runtime_checkable

@@ -53,21 +53,24 @@ class Noise:
 
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at what is unquiet, and ends what is calm again."""
-        usual = _UNREST * look.own[STEP]
-        unquiet = look.own[ACTIVITY] > usual
-        over = (look.own[CALLED] == What.NOISE) & ~unquiet
-        if over.any():
-            look.end(np.flatnonzero(over))
-        unquiet &= (look.own[TURNS] > _ALTERNATING) & (look.own[COUNT] >= own[NEXT])
-        if unquiet.any():
-            places = np.flatnonzero(unquiet & ~look.young & (look.own[STEADY] < _COUNTS))
-            if len(places):
-                own[NEXT, places] = look.own[COUNT, places] + _AGAIN
-                few = look.own[INTERVAL, places] * _MOST > 2 * _TIME
-                few &= np.isfinite(look.beside[COMMON_ACTIVITY, places])
-                for many, its in ((_FEWEST, places[few]), (_MOST, places[~few])):
-                    if len(its):
-                        self._look(look, own, its, many)
+        unquiet = look.own[ACTIVITY] > _UNREST * look.own[STEP]
+        if np.count_nonzero(look.fault):
+            look.end(((look.own[CALLED] == What.NOISE) & ~unquiet).nonzero()[0])
+        places = unquiet.nonzero()[0]
+        if len(places):
+            places = places[
+                (look.own[TURNS][places] > _ALTERNATING)
+                & (look.own[COUNT][places] >= own[NEXT][places])
+                & ~look.young[places]
+                & (look.own[STEADY][places] < _COUNTS)
+            ]
+        if len(places):
+            own[NEXT, places] = look.own[COUNT][places] + _AGAIN
+            few = look.own[INTERVAL][places] * _MOST > 2 * _TIME
+            few &= np.isfinite(look.beside[COMMON_ACTIVITY][places])
+            for many, its in ((_FEWEST, places[few]), (_MOST, places[~few])):
+                if len(its):
+                    self._look(look, own, its, many)
 
     @staticmethod
     def _look(look: Look, own: Floats, places: Ints, many: int) -> None:

@@ -9,7 +9,7 @@ nothing depends on what the quantity is.
 
 import numpy as np
 
-from gateway.edge.faults.look import CALLED, COUNT, INTERVAL, LAST, LEARNING, PAIRS, STEP, TIME, ZEROS, Look, What
+from gateway.edge.faults.look import CALLED, COMMON, COUNT, INTERVAL, LAST, STEP, TIME, ZEROS, Look, What
 from gateway.edge.readings import Floats, Ints
 
 _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
@@ -54,40 +54,45 @@ class Offset:
 
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at the reading before, whose neighbours are known by now."""
-        last, common = look.own[LAST], look.beside[0]
-        common = np.where(np.isfinite(common), common, own[_COMMON])
-        usual = _usual(look, slice(None))
+        last, common, usual, called = look.own[LAST], look.beside[COMMON], look.shown, look.own[CALLED]
+        if not look.all_paired:
+            common = np.where(look.paired, common, own[_COMMON])
         step = last - own[_VALUE]
         jump = step - usual * (common - own[_COMMON])
         own[_VALUE], own[_COMMON] = last, common
+        if np.count_nonzero(called):
+            own[_SINCE, called > 0] = 0  # it has a name already
+        places = (own[_SINCE] > 0).nonzero()[0]
+        if len(places):
+            over = own[_RETURN][places] > 0
+            going = places[~over]
+            for place in places[over].tolist():
+                if look.own[COUNT, place] >= own[_RETURN, place] + _AFTER:
+                    _decide(look, own, place)
+                    own[_RETURN, place] = 0
+            if len(going):
+                away = last[going] - usual[going] * common[going]
+                self._follow(look, own, going, step[going], (jump[going], away))
         size = np.abs(jump)
-        own[_SINCE, look.own[CALLED] > 0] = 0  # it has a name already
-        going, over = (own[_SINCE] > 0) & (own[_RETURN] == 0), (own[_SINCE] > 0) & (own[_RETURN] > 0)
-        if over.any():
-            for place in np.flatnonzero(over & (look.own[COUNT] >= own[_RETURN] + _AFTER)).tolist():
-                _decide(look, own, place)
-                own[_RETURN, place] = 0
-        places = np.flatnonzero(going)
+        places = (size > np.maximum(_LEAST * look.spread, _UNLIKE * look.own[STEP])).nonzero()[0]
         if len(places):
-            self._follow(look, own, places, step[places], (jump[places], (last - usual * common)[places]))
-        begins = (
-            (size > _LEAST * look.spread)
-            & (size > _UNLIKE * look.own[STEP])
-            & (np.abs(step) > _ITS_OWN * size)
-            & (step * jump > 0)
-            & ~look.young
-            & (look.own[CALLED] == 0)
-            & (look.own[ZEROS] < _OFTEN)
-        )
-        places = np.flatnonzero(begins & (own[_SINCE] == 0))
-        if len(places):
-            self._begin(look, own, places, jump[places])
+            size, step, jump = size[places], step[places], jump[places]
+            begins = (
+                (np.abs(step) > _ITS_OWN * size)
+                & (step * jump > 0)
+                & ~look.young[places]
+                & (called[places] == 0)
+                & (look.own[ZEROS][places] < _OFTEN)
+                & (own[_SINCE][places] == 0)
+            )
+            if np.count_nonzero(begins):
+                self._begin(look, own, places[begins], jump[begins])
 
     @staticmethod
     def _begin(look: Look, own: Floats, places: Ints, jump: Floats) -> None:
         """Steps that stand alone may be where an offset begins."""
         window = look.window(places, _BEFORE + 3)
-        usual = _usual(look, places)
+        usual = look.shown[places]
         rest = window.value - usual[:, None] * np.where(
             np.isnan(window.common), own[_COMMON, places, None], window.common
         )
@@ -133,7 +138,7 @@ def _decide(look: Look, own: Floats, place: int) -> None:
     window = look.window(np.array([place]), _AFTER + 3)
     common = np.where(np.isnan(window.common), own[_COMMON, place], window.common)
     value, size = window.value[0], own[_SIZE, place]
-    rest = value - _usual(look, np.array([place])) * common[0]
+    rest = value - look.shown[place] * common[0]
     steps = _mix(np.diff(rest[1:-1]), np.diff(value[1:-1])) / abs(size)
     odds = own[_ODDS, place] - _AGAINST_AFTER * steps.max()
     odds -= _AGAINST_REST * min(abs(rest[1:-1].mean() - own[_LEVEL, place]) / abs(size), 1)
@@ -141,12 +146,6 @@ def _decide(look: Look, own: Floats, place: int) -> None:
         confidence = float(1 / (1 + np.exp(-odds)))
         look.say(place, own[_SINCE, place], window.time[0, 0], What.OFFSET, confidence, ("step", "level", "return"))
     own[_SINCE, place] = 0
-
-
-def _usual(look: Look, places: Ints | slice) -> Floats:
-    """How much of the neighbours' level a channel shows, in its unit; all, as long as that is not known."""
-    slope = np.where(look.own[PAIRS, places] > LEARNING, look.slope[places], 1)
-    return np.asarray(slope * look.spread[places])
 
 
 def _mix(own: Floats, raw: Floats) -> Floats:

@@ -53,8 +53,8 @@ class Skew:
     def judge(self, look: Look, own: Floats) -> None:
         """Adds the reading before, whose neighbours are known by now, to its hour; looks at sensors now and then."""
         hour = np.floor(look.own[known.TIME] / _HOUR)
-        ended = np.flatnonzero((hour > own[_RUNNING]) & ~look.young)
-        if len(ended):
+        ended = (hour > own[_RUNNING]).nonzero()[0]
+        if len(ended) and len(ended := ended[~look.young[ended]]):
             places = ended[own[_MANY, ended] > 0]
             if len(places):
                 self.make_room(int(look.channel.max()) + 1)
@@ -65,12 +65,11 @@ class Skew:
                         self._judge(look, own, due)
             own[_RUNNING, ended] = hour[ended]
             own[_MANY : _COMMON + 1, ended] = 0
-        common = look.beside[known.COMMON]
-        paired = np.isfinite(common)
         own[_MANY] += 1
-        own[_OWN] += (look.own[known.LAST] - look.own[known.MEAN]) / np.where(look.spread > 0, look.spread, np.inf)
-        own[_PAIRED] += paired
-        own[_COMMON] += np.where(paired, common, 0)
+        own[_OWN] += look.level_before
+        if look.some_paired:
+            own[_PAIRED] += 1 if look.all_paired else look.paired
+            own[_COMMON] += look.common
 
     def make_room(self, channels: int) -> None:
         """Makes room for more channels."""

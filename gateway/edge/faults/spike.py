@@ -73,40 +73,47 @@ class Spike:
 
     def judge(self, look: Look, own: Floats) -> None:
         """Finds large steps, steps back, and judges the spikes that are due."""
-        own[MANY : SIZES + 1] *= 1 - look.own[INTERVAL] / _MEMORY
-        waiting = np.flatnonzero(own[DUE])
+        fading = look.own[INTERVAL] / -_MEMORY
+        fading += 1
+        own[MANY] *= fading
+        own[SIZES] *= fading
+        waiting = own[DUE].nonzero()[0]
         if len(waiting):
-            due = waiting[own[DUE, waiting] <= look.own[COUNT, waiting]]
+            due = waiting[own[DUE][waiting] <= look.own[COUNT][waiting]]
             if len(due):
                 for width in np.unique(own[WIDTH, due]).astype(int).tolist():
                     self._decide(look, own, due[own[WIDTH, due] == width], width)
                 own[DUE, due] = 0
-        large = look.size > _LARGE * look.own[STEP]
-        if large.any():
-            places = np.flatnonzero(large & ~(look.young | look.gap))
+        places = (look.size > _LARGE * look.own[STEP]).nonzero()[0]
+        if len(places):
+            places = places[~(look.young[places] | look.gap[places])]
             if len(places):
                 self._step(look, own, places)
 
     @staticmethod
     def _step(look: Look, own: Floats, places: Ints) -> None:
         """A large step is the way back from the last one, or a new one."""
-        count, step = look.own[COUNT, places], look.step[places]
-        jump, width = own[JUMP, places], count - own[AT, places]
-        size, recent = np.abs(jump), width <= _WIDEST
-        left = np.full(len(places), np.inf)
-        for many in range(1, _WIDEST + 1):
-            these = width == many
-            left[these] = np.abs(look.value[places[these]] - look.back(many + 1, places[these]))
-        back = recent & (step * jump < 0) & (left < _BACK * size)
-        ended = back & ((own[DUE, places] == 0) | (size > own[PENDING, places]))
-        its = places[ended]
-        own[DUE, its], own[WIDTH, its], own[PENDING, its] = count[ended] + _AFTER, width[ended], size[ended]
-        # what goes up and down within a spike is no new one
-        fresh = ~back & ~(recent & (np.abs(step) < _BACK * size))
-        new = places[fresh]
-        own[JUMP, new], own[AT, new] = step[fresh], count[fresh]
-        rare = (look.rarity[places] > _RARE) & (np.abs(step) > _WIDE * look.spread[places])
-        rare &= count - own[TOLD, places] > _PAUSE
+        count, step = look.own[COUNT][places], look.step[places]
+        jump, width = own[JUMP][places], count - own[AT][places]
+        recent = (width <= _WIDEST).nonzero()[0]
+        fresh = places
+        if len(recent):
+            its, size, after = places[recent], np.abs(jump[recent]), width[recent]
+            left = np.abs(look.value[its] - look.back(after.astype(np.int64) + 1, its))
+            back = (step[recent] * jump[recent] < 0) & (left < _BACK * size)
+            ended = back & ((own[DUE][its] == 0) | (size > own[PENDING][its]))
+            these = its[ended]
+            own[DUE, these] = count[recent][ended] + _AFTER
+            own[WIDTH, these], own[PENDING, these] = after[ended], size[ended]
+            # what goes up and down within a spike is no new one
+            within = recent[back | (np.abs(step[recent]) < _BACK * size)]
+            fresh, step, count = np.delete(places, within), np.delete(step, within), np.delete(count, within)
+        own[JUMP, fresh], own[AT, fresh] = step, count
+        rare = look.rarity[places] > _RARE
+        if not np.count_nonzero(rare):
+            return
+        rare &= look.size[places] > _WIDE * look.spread[places]
+        rare &= look.own[COUNT][places] - own[TOLD][places] > _PAUSE
         for place in places[rare].tolist():
             own[TOLD, place] = look.own[COUNT, place]
             look.say(place, look.time[place], look.time[place], What.UNDECIDED, 0.5, ["rare step"])
@@ -130,9 +137,7 @@ class Spike:
         if not len(at):
             return
         places, size, clear = places[at], size[at], size[at] / unrest[at]
-        evidence = _evidence(
-            look, places, Window(window.value[at], window.time[at], window.common[at]), size, out[at], clear, rate[at]
-        )
+        evidence = _evidence(look, places, window.some(at), size, out[at], clear, rate[at])
         far = size / np.maximum(look.spread[places], 1e-12)
         suspect = (evidence > _PERHAPS) | ((clear > _CLEAR) & (clear * far > _FAR))
         suspect &= own[TOLD, places] < own[AT, places] - _PAUSE

@@ -48,28 +48,34 @@ class Stuck:
     def judge(self, look: Look, own: Floats) -> None:
         """Counts repeats, calls what is too long, and ends what moves again."""
         run, longest, low, high = own
-        still = look.size == 0
-        tried = run >= 1.5 * longest + 6
-        if tried.any():
-            self._try(look, own, np.flatnonzero(tried & ~look.young), still)
-        longest -= longest * look.own[INTERVAL] / _MEMORY
-        ended = np.flatnonzero((run > longest) & ~still)
+        still = look.still
+        if np.count_nonzero(run):
+            tried = (run >= 1.5 * longest + 6).nonzero()[0]
+            if len(tried):
+                self._try(look, own, tried[~look.young[tried]], still)
+        forgotten = longest * look.own[INTERVAL]
+        forgotten /= _MEMORY
+        longest -= forgotten
+        ended = (run > longest).nonzero()[0]
+        ended = ended[~still[ended]]
         if len(ended):
-            its = ended[(look.own[CALLED, ended] != What.STUCK) & _inside(look, own, ended)]
+            its = ended[(look.own[CALLED][ended] != What.STUCK) & _inside(look, own, ended)]
             most = np.where(look.young[its], np.inf, 1.5 * longest[its] + 3)  # a fault that was not seen teaches little
             longest[its] = np.minimum(run[its], most)
         run += 1
         run *= still
-        if look.young.any():
+        if look.some_young:
             first = look.own[COUNT] == 1
             low[:] = np.where(first | (look.young & (look.value < low)), look.value, low)
             high[:] = np.where(first | (look.young & (look.value > high)), look.value, high)
         pace = _PACE * look.spread
         inwards = _BEYOND * pace
         low += inwards
-        low -= pace * (look.value < low)
+        beyond = (look.value < low).nonzero()[0]
+        low[beyond] -= pace[beyond]
         high -= inwards
-        high += pace * (look.value > high)
+        beyond = (look.value > high).nonzero()[0]
+        high[beyond] += pace[beyond]
 
     @staticmethod
     def _try(look: Look, own: Floats, places: Ints, still: Flags) -> None:

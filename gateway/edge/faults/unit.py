@@ -79,14 +79,18 @@ class Unit:
         """Looks at readings that are far from the one before, and at channels that seem to be in another unit."""
         if self._rules is not look.rules:
             self._take(look.rules)
-        busy = np.flatnonzero(own[_SINCE])
+        busy = own[_SINCE].nonzero()[0]
         if len(busy):
             self._follow(look, own, busy)
-        value, last = np.abs(look.value), np.abs(look.own[LAST])
-        far = ((look.size > look.spread) & (look.rarity > _RARE)) | (_UNLIKE * value < last)
-        free = own[_SINCE] == 0
-        free[busy] = False  # what is over just now is no beginning
-        places = np.flatnonzero(far & self._known[look.rule] & ~look.young & free)
+        value = np.abs(look.value)
+        value *= _UNLIKE
+        far = value < np.abs(look.own[LAST])
+        rare = look.quick[look.rarity[look.quick] > _RARE]
+        far[rare] |= look.size[rare] > look.spread[rare]
+        far[busy] = False  # what is over just now is no beginning
+        places = far.nonzero()[0]
+        if len(places):
+            places = places[self._known[look.rule[places]] & ~look.young[places]]
         if len(places):
             self._begin(look, own, places)
 
@@ -137,8 +141,7 @@ class Unit:
         ratio = _by_ratio(factor, offset)
         value, last = look.value[places], look.own[LAST, places]
         moved = np.nan_to_num(look.beside[COMMON, places]) - own[_COMMON, places]
-        slope = np.where(look.own[PAIRS, places] > LEARNING, look.slope[places], 1)
-        usual = slope * look.spread[places]
+        usual = look.shown[places]
         expected = own[_BEFORE, places] + np.where(ratio, 0, usual * moved)
         end = np.full(len(places), np.inf)
         with np.errstate(invalid="ignore", divide="ignore"):
