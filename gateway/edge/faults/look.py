@@ -322,14 +322,15 @@ class History:
 
     def add(self, channel: Ints, count: Ints, value: Floats, elapsed: Floats, common: Floats) -> None:
         """Remembers a reading of each of some channels; what the neighbours said belongs to the reading before."""
-        place = count % WINDOW
-        at = channel * WINDOW + place
+        at = count % WINDOW
+        first = (at == 0).nonzero()[0]
+        at += channel * WINDOW
         commons = self.commons.reshape(-1)
         self.values.reshape(-1)[at] = value
         self.elapsed.reshape(-1)[at] = elapsed
         commons[at] = np.nan
         at -= 1
-        at[place == 0] += WINDOW
+        at[first] += WINDOW
         commons[at] = common
 
 

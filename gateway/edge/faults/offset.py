@@ -92,45 +92,47 @@ class Offset:
     def _begin(look: Look, own: Floats, places: Ints, jump: Floats) -> None:
         """Steps that stand alone may be where an offset begins."""
         window = look.window(places, _BEFORE + 3)
-        usual = look.shown[places]
-        rest = window.value - usual[:, None] * np.where(
-            np.isnan(window.common), own[_COMMON, places, None], window.common
-        )
-        size = np.abs(jump)
-        steps = _mix(np.diff(rest[:, :-2]), np.diff(window.value[:, :-2])).max(1)
-        odds = _FOR - _AGAINST_BEFORE * steps / size
-        near = np.diff(window.time[:, -3:-1])[:, 0] < 3 * look.own[INTERVAL, places]
-        lone = near & (odds > 0) & (look.own[COUNT, places] > _BEFORE + 3)
+        value, common = window.value, window.common
+        unheard = np.isnan(common)
+        if np.count_nonzero(unheard):
+            common = np.where(unheard, own[_COMMON][places][:, None], common)
+        rest = value - look.shown[places][:, None] * common
+        steps = _mix(rest[:, 1:-2] - rest[:, :-3], value[:, 1:-2] - value[:, :-3]).max(1)
+        odds = _FOR - _AGAINST_BEFORE * steps / np.abs(jump)
+        time, count = look.window(places, 3).time, look.own[COUNT][places]
+        lone = (time[:, 1] - time[:, 0] < 3 * look.own[INTERVAL][places]) & (odds > 0) & (count > _BEFORE + 3)
         at = places[lone]
-        own[_SINCE, at], own[_SIZE, at] = look.own[TIME, at], jump[lone]
-        own[_LEVEL, at] = rest[lone, -2 - _QUIET : -2].mean(1)
-        own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[lone], 0, 1, 0
-        own[_BEGAN, at] = look.own[COUNT, at]
+        if len(at):
+            own[_SINCE, at], own[_SIZE, at] = look.own[TIME][at], jump[lone]
+            own[_LEVEL, at] = rest[lone, -2 - _QUIET : -2].mean(1)
+            own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[lone], 0, 1, 0
+            own[_BEGAN, at] = count[lone]
 
     @staticmethod
     def _follow(look: Look, own: Floats, places: Ints, step: Floats, seen: tuple[Floats, Floats]) -> None:
         """Whether it is still as an offset is, and whether it seems to be over: by what of a step is own, and level."""
-        size = own[_SIZE, places]
-        of_size, away = seen[0] / size, (seen[1] - own[_LEVEL, places]) / size
+        _, _, since, size, level, odds, within, low, began, _ = own.take(places, 1)
+        of_size, away = seen[0] / size, (seen[1] - level) / size
         mixed = _mix(of_size, step / size)
-        lasted = look.own[TIME, places] - own[_SINCE, places]
-        back = np.abs(of_size + 1) < _LIKE
-        if back.any():
-            odds = _odds(own, places) - _AGAINST_RETURN * np.abs(of_size + 1) / 2
-            odds -= _AGAINST_SHORT * np.maximum(1 - lasted / _DAY, 0)
-            back &= (odds > 0) & (lasted > _SHORTEST)
-            back &= look.own[COUNT, places] - own[_BEGAN, places] >= _READINGS
-            own[_RETURN, places[back]], own[_ODDS, places[back]] = look.own[COUNT, places[back]], odds[back]
+        lasted = look.own[TIME][places] - since
+        back = (np.abs(of_size + 1) < _LIKE) & (lasted > _SHORTEST)
+        if np.count_nonzero(back):
+            now = _odds(odds, within, low) - _AGAINST_RETURN * np.abs(of_size + 1) / 2
+            now -= _AGAINST_SHORT * np.maximum(1 - lasted / _DAY, 0)
+            count = look.own[COUNT][places]
+            back &= (now > 0) & (count - began >= _READINGS)
+            over = places[back]
+            own[_RETURN, over], own[_ODDS, over] = count[back], now[back]
             mixed[back], away[back] = 0, np.inf
-        own[_WITHIN, places] = np.maximum(own[_WITHIN, places], mixed)
-        own[_LOW, places] = np.minimum(own[_LOW, places], away)
-        own[_SINCE, places[~back & ((_odds(own, places) < 0) | (lasted > _LONGEST))]] = 0
+        np.maximum(within, mixed, out=within)
+        np.minimum(low, away, out=low)
+        own[_WITHIN, places], own[_LOW, places] = within, low
+        own[_SINCE, places[~back & ((_odds(odds, within, low) < 0) | (lasted > _LONGEST))]] = 0
 
 
-def _odds(own: Floats, places: Ints) -> Floats:
-    """For an offset, as of now."""
-    within, low = own[_WITHIN, places], own[_LOW, places]
-    return np.asarray(own[_ODDS, places] - _AGAINST_WITHIN * within + _FOR_LEVEL * np.minimum(low, 1))
+def _odds(odds: Floats, within: Floats, low: Floats) -> Floats:
+    """For offsets, as of now."""
+    return np.asarray(odds - _AGAINST_WITHIN * within + _FOR_LEVEL * np.minimum(low, 1))
 
 
 def _decide(look: Look, own: Floats, place: int) -> None:

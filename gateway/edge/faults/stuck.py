@@ -132,17 +132,23 @@ def _moved_beside(look: Look, places: Ints, many: Floats) -> Flags:
 
 def _inside(look: Look, own: Floats, places: Ints) -> Flags:
     """bool[m], whether the value before is off the ends of the usual range, where they are due to a bound."""
-    value, low, high = look.own[LAST, places], own[LOW, places], own[HIGH, places]
+    value, low, high = look.own[LAST][places], own[LOW][places], own[HIGH][places]
     rule, rules = look.rule[places], look.rules
     wide = high - low
+    edge, away = _EDGE * wide, _AWAY * wide
     # zero is a bound of what does not cross it
-    least = np.where(low < -_EDGE * wide, -np.inf, 0)
-    most = np.where(high > _EDGE * wide, np.inf, 0)
-    bottoms = np.array((rules.suspect_low[rule], rules.exempt_low[rule], least))
-    tops = np.array((rules.suspect_high[rule], rules.exempt_high[rule], most))
-    off_bottom = (value > low + _EDGE * wide) | (np.abs(bottoms - low) > _NEAR * wide).all(0)
-    off_top = (value < high - _EDGE * wide) | (np.abs(tops - high) > _NEAR * wide).all(0)
-    # and whether it is where the channel has been, for no stuck sensor takes it elsewhere
-    usual = (value > low - _AWAY * wide) & (value < high + _AWAY * wide)
-    inside: Flags = off_bottom & off_top & (value > bottoms).all(0) & (value < tops).all(0) & usual
+    bottoms = (rules.suspect_low[rule], rules.exempt_low[rule], np.where(low < -edge, -np.inf, 0))
+    tops = (rules.suspect_high[rule], rules.exempt_high[rule], np.where(high > edge, np.inf, 0))
+    # where the channel has been, for no stuck sensor takes it elsewhere
+    inside: Flags = (value > low - away) & (value < high + away)
+    for bottom, top in zip(bottoms, tops, strict=True):
+        inside &= (value > bottom) & (value < top)
+    at = (inside & ~((value > low + edge) & (value < high - edge))).nonzero()[0]
+    if len(at):
+        # at an end of that: it may be what ends it
+        value, low, high, edge, near = value[at], low[at], high[at], edge[at], _NEAR * wide[at]
+        off_bottom, off_top = value > low + edge, value < high - edge
+        off_bottom |= np.logical_and.reduce([np.abs(bottom[at] - low) > near for bottom in bottoms])
+        off_top |= np.logical_and.reduce([np.abs(top[at] - high) > near for top in tops])
+        inside[at] = off_bottom & off_top
     return inside

@@ -105,15 +105,20 @@ class Unit:
 
     def _begin(self, look: Look, own: Floats, places: Ints) -> None:
         """The unit that explains a jump best, if any does."""
-        rule, last, value = look.rule[places], look.own[LAST, places], look.value[places]
-        factor, offset = self._factor[rule], self._offset[rule]
-        ratio = _by_ratio(factor, offset)
+        rule, value = look.rule[places], look.value[places]
+        # what would not be where the channel usually is in any unit, which is nearly everything, is done with
+        converted = (value[:, None] - self._offset[rule]) / self._factor[rule]
+        likely = np.abs(converted - look.own[MEAN][places][:, None]) < (_USUAL * look.spread[places])[:, None]
+        if not np.count_nonzero(likely):
+            return
+        some = likely.any(1)
+        places, rule, value, converted, likely = places[some], rule[some], value[some], converted[some], likely[some]
+        last = look.own[LAST][places]
+        ratio = _by_ratio(self._factor[rule], self._offset[rule])
         with np.errstate(invalid="ignore", divide="ignore"):
-            converted = (value[:, None] - offset) / factor
             left = _off(converted, last[:, None], ratio) / _off(value[:, None], last[:, None], ratio)
             usual = look.own[MEAN, places, None]
             away = _off(value[:, None], usual, ratio) > _off(last[:, None], usual, ratio)
-            likely = np.abs(converted - usual) < _USUAL * look.spread[places, None]
         likely &= away & (ratio | (look.rarity[places] > _RARE)[:, None])
         left = np.where(likely & np.isfinite(left), left, np.inf)
         which = left.argmin(1)
