@@ -123,6 +123,7 @@ class Ingest(abc.ABC):
         self._idle = asyncio.Event()  # nothing taken is unacknowledged
         self._link: object = None  # the present connection
         self._had_session = False
+        self._granted = False  # the broker said once that it holds these subscriptions, and still has the session
         self._filling = RawBatch(receipt=Receipt(None))
         self._ready: deque[RawBatch] = deque()
         self._changed = asyncio.Event()
@@ -290,7 +291,13 @@ class Ingest(abc.ABC):
         else:
             log.info("connected to broker %s as %s", place, self._client_id, extra=extra)
         self._had_session = True
+        self._granted &= session_present
+        self.connected = self._granted
         self._throttle()
+
+    def _subscribed(self) -> None:
+        """Notes that the broker holds the subscriptions: all that is published from now on is delivered."""
+        self._granted = self.connected = True
 
     def _took(self, count: int, size: int) -> None:
         """Accounts for messages just appended to the batch being filled."""
@@ -684,7 +691,6 @@ class _Link(asyncio.Protocol):
             for pattern in self._ingest._filters  # noqa: SLF001
         ]
         self.transport.write(mqtt5.SubscribePacket(1, filters).write() + self.status(b"online"))
-        self._ingest.connected = packet.session_present
         self._ingest._accepted(session_present=packet.session_present)  # noqa: SLF001
 
     def _subscribed(self, packet: mqtt5.SubAckPacket) -> None:
@@ -696,7 +702,7 @@ class _Link(asyncio.Protocol):
                 return
             if code == mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE:
                 log.warning("the broker grants only QoS 0 for '%s': it keeps nothing for an absent gateway", pattern)
-        self._ingest.connected = True
+        self._ingest._subscribed()  # noqa: SLF001
 
     def _dismissed(self, packet: mqtt5.DisconnectPacket) -> None:
         if packet.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:

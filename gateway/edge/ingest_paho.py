@@ -249,7 +249,6 @@ class _Link:
         self._accepted = True
         client.subscribe([(pattern, 1) for pattern in self._ingest._filters])  # noqa: SLF001
         client.publish(self._status, b"online", retain=True)
-        self._ingest.connected = flags.session_present
         self._ingest._accepted(session_present=flags.session_present)  # noqa: SLF001
 
     def _on_subscribe(
@@ -260,7 +259,7 @@ class _Link:
                 msg = f"refused the subscription to '{pattern}'. Let user {self._username!r} read it"
                 self._finish(Refused(msg))
                 return
-        self._ingest.connected = True
+        self._ingest._subscribed()  # noqa: SLF001
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         ingest = self._ingest

@@ -42,7 +42,7 @@ class Turned(Gateway):
         command = [sys.executable, "-m", "gateway", "run", "-c", str(self.config)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | fake)
-        wait_for(lambda: (self.health() or {"health": {}})["health"].get("connected") == 1, "the connection")
+        wait_for(self.connected, "the connection")
 
     @property
     def _turn(self) -> Path:
@@ -89,7 +89,7 @@ def turned(
         f'[mqtt]\nport = {broker.port}\nbatch_time = "10ms"\n[clock]\ntrust = "system"\n{output(influxdb)}',
         "utf-8",
     )
-    gateway = Turned(path, port, library=str(library))
+    gateway = Turned(path, port, broker.port, library=str(library))
     yield gateway, broker.port
     if gateway.process is not None:
         gateway.kill()

@@ -13,7 +13,7 @@ from paho.mqtt.properties import Properties
 
 from gateway.edge.ingest import Mqtt5Ingest
 from tests.servers.conftest import Mosquitto
-from tests.servers.consumer import FILTER, Kind, both, consuming, publish, settings
+from tests.servers.consumer import FILTER, Consumer, Kind, both, consuming, publish, settings
 from tests.servers.wait import until
 
 MIB = 2**20
@@ -199,3 +199,39 @@ async def test_what_is_too_large_and_no_message_ends_the_connection(
         await until(lambda: broker.connections == 2)
         assert reason in caplog.text
         assert not consumer.batches
+
+
+@both
+async def test_a_gateway_counts_as_connected_when_its_subscriptions_are_held(kind: Kind) -> None:
+    """A session that the broker kept may lack a source that was declared since."""
+    v5 = kind is Mqtt5Ingest
+    asked, granting, links = asyncio.Event(), asyncio.Event(), list[asyncio.StreamWriter]()
+
+    async def hesitate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        links.append(writer)
+        writer.write(b"\x20\x03\x01\x00\x00" if v5 else b"\x20\x02\x01\x00")  # it has the session
+        text = b""
+        while FILTER.encode() not in text:
+            text += await reader.read(1000)
+        asked.set()
+        if len(links) == 1:
+            await granting.wait()
+            number = text[text.index(FILTER.encode()) - (5 if v5 else 4) :][:2]
+            writer.write(b"\x90" + (b"\x04" + number + b"\x00\x01" if v5 else b"\x03" + number + b"\x01"))
+        while await reader.read(1000):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(hesitate, "127.0.0.1", 0)
+    ingest = kind(settings(server.sockets[0].getsockname()[1]), [FILTER])
+    consumer = Consumer(ingest)
+    await asyncio.wait_for(asked.wait(), 10)
+    assert not ingest.connected
+    granting.set()
+    await until(lambda: ingest.connected)
+    links[0].close()
+    await until(lambda: not ingest.connected)
+    await until(lambda: ingest.connected)  # it was told once, and the session is still there
+    await ingest.close()
+    await asyncio.wait_for(consumer.task, 10)
+    server.close()

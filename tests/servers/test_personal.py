@@ -101,7 +101,7 @@ flush_interval = "100ms"
 """,
         "utf-8",
     )
-    made = Turned(path, port, library=str(library))
+    made = Turned(path, port, broker.port, library=str(library))
     yield made, broker.port
     if made.process is not None:
         made.kill()
