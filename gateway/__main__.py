@@ -296,6 +296,9 @@ def decode(  # noqa: PLR0913, PLR0917 - one parameter an option
     unit: Annotated[
         list[str] | None, typer.Option(metavar="QUANTITY=UNIT", help="Unit in which a quantity is sent.")
     ] = None,
+    gas_at: Annotated[
+        str | None, typer.Option(metavar="TEXT", help='For ppb and ppm of a gas, such as "25 °C, 1013.25 hPa".')
+    ] = None,
     received: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time of arrival (RFC 3339); now by default.")
     ] = None,
@@ -328,13 +331,23 @@ def decode(  # noqa: PLR0913, PLR0917 - one parameter an option
         if (format_name is None) == (config is None):
             _fail("choose one: --format NAME, or -c FILE with a gateway's sources", 2)
         if config is not None:
-            if kind or option or rename or unit:
-                _fail("--kind, --option, --rename and --unit belong to --format; with -c the source declares them", 2)
+            if kind or option or rename or unit or gas_at:
+                _fail(
+                    "--kind, --option, --rename, --unit and --gas-at belong to --format; with -c the source declares "
+                    "them",
+                    2,
+                )
             path = way.of_gateway(load(config, GatewayConfig), source, messages[0])
         else:
             assert format_name is not None  # noqa: S101 - for the type checker
             path = way.declared(
-                format_name, messages[0], kind=kind, options=option or (), renames=rename or (), units=unit or ()
+                format_name,
+                messages[0],
+                kind=kind,
+                options=option or (),
+                renames=rename or (),
+                units=unit or (),
+                gas_at=gas_at,
             )
         whole = True
         for message in messages:

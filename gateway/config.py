@@ -156,6 +156,11 @@ class SourceConfig(_Section):
     time: str | None = Field("ts", description="key of the observation time; without it, time of arrival")
     rename: dict[str, str] = Field(default_factory=dict, description="payload key → quantity")
     units: dict[str, str] = Field(default_factory=dict, description="quantity → the unit in which it arrives")
+    gas_at: str | None = Field(
+        None,
+        description="temperature and pressure at which ppb and ppm of a gas become its mass, such as "
+        '`"25 °C, 1013.25 hPa"`',
+    )
     kind: Name | None = Field(None, description="kind of the sensors, when the topic does not tell")
     site: Name | None = Field(None, description="site of the sensors, when the topic does not tell")
     sensor: Name | None = Field(None, description="name of the sensor, when the topic does not tell")

@@ -269,7 +269,7 @@ class Way:
         shown["unit"] = unit or quantity.unit
         shown["stored_unit"] = quantity.unit
         try:
-            factor, offset = conversion(shown["unit"], quantity.unit)
+            factor, offset = conversion(shown["unit"], quantity.unit, quantity.molar_mass, self._source.gas_at)
         except UnitError as error:
             shown["stored"], shown["note"] = None, str(error)
         else:
@@ -285,6 +285,7 @@ def declared(  # noqa: PLR0913 - the options of the command line
     options: Iterable[str] = (),
     renames: Iterable[str] = (),
     units: Iterable[str] = (),
+    gas_at: str | None = None,
 ) -> Way:
     """The way of messages whose source is declared on the command line.
 
@@ -295,6 +296,7 @@ def declared(  # noqa: PLR0913 - the options of the command line
         options: ``KEY=VALUE`` of the format, the value as in TOML or as bare text.
         renames: ``NAME=QUANTITY``.
         units: ``QUANTITY=UNIT``.
+        gas_at: Temperature and pressure at which a volume of gas has its mass.
 
     Raises:
         UsageError: If an option cannot be understood.
@@ -310,7 +312,7 @@ def declared(  # noqa: PLR0913 - the options of the command line
         form = make(format_name, Declared(usual.time, rename, wanted))
         named = {"topic": "#", "site": "site", "sensor": "sensor", "kind": kind or _best_fit(form, first, known)}
     source = SourceConfig.model_validate(
-        {"name": "decode", "rename": rename, "units": _pairs("--unit", units), **named}
+        {"name": "decode", "rename": rename, "units": _pairs("--unit", units), "gas_at": gas_at, **named}
     )
     return Way(source, make(format_name, Declared(source.time, rename, wanted)), known, "gateway")
 

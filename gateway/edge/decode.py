@@ -28,7 +28,7 @@ from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridd
 from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
 from gateway.edge.reasons import Reason
 from gateway.edge.redact import coarse, scrubbed, withheld
-from gateway.edge.units import UnitError, conversion
+from gateway.edge.units import UnitError, condition, conversion
 from sensors.formats import Declared, PayloadError
 from sensors.formats.json import Json, plain
 from sensors.kinds import Kind, Personal, known
@@ -632,6 +632,12 @@ def _milliseconds(times: list[float]) -> Ints:
 
 def _rules(config: SourceConfig, kind: Kind) -> list[Rule]:
     conversions = {}
+    if config.gas_at is not None:
+        try:
+            condition(config.gas_at)
+        except UnitError as error:
+            msg = f"source '{config.name}': gas_at: {error}"
+            raise SourceError(msg) from error
     for name, unit in config.units.items():
         if (quantity := kind.quantities.get(name)) is None:
             if config.kind is not None:
@@ -639,7 +645,7 @@ def _rules(config: SourceConfig, kind: Kind) -> list[Rule]:
                 raise SourceError(msg)
             continue
         try:
-            conversions[name] = conversion(unit, quantity.unit)
+            conversions[name] = conversion(unit, quantity.unit, quantity.molar_mass, config.gas_at)
         except UnitError as error:
             msg = f"source '{config.name}': units.{name}: {error}"
             raise SourceError(msg) from error

@@ -155,6 +155,7 @@ class Quantity(_Model):
             suspect sooner, below 1 later, at 0 never.
         events: Limits from which a good value raises an event.
         direction: An angle in degrees, where 359 and 1 are neighbours and compass points are accepted.
+        molar_mass: Of a gas, g/mol: by it, what arrives in ppb or ppm becomes a mass.
     """
 
     title: Title
@@ -171,6 +172,7 @@ class Quantity(_Model):
     sensitivity: float = Field(0.35, ge=0, le=10)
     events: tuple[EventLimit, ...] = ()
     direction: bool = False
+    molar_mass: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _tests_fit(self) -> Self:
