@@ -169,7 +169,7 @@ class Channel:
     @cached_property
     def judged(self) -> bool:
         """Whether it is a number that goes up and down, so that a fault in it can be seen."""
-        if self.limits is None or self.limits.direction or self.quantity in {"battery", "rssi", "snr"}:
+        if self.limits is None or self.limits.direction or self.quantity in kinds.DIAGNOSTICS:
             return False
         if len(self.value) < 3 * _COLD_MINIMUM or np.isnan(self.value).any():
             return False

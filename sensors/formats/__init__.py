@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 BUILTIN = {
     "airrohr": "sensors.formats.airrohr:Airrohr",
+    "cayenne": "sensors.formats.cayenne:Cayenne",
     "hj212": "sensors.formats.hj212:Hj212",
     "influx": "sensors.formats.influx:Influx",
     "json": "sensors.formats.json:Json",

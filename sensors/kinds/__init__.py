@@ -318,6 +318,20 @@ DIAGNOSTICS: Mapping[str, Quantity] = {
     "snr": Quantity(
         title=Title(zh="信噪比", en="Signal to noise", ko="신호 대 잡음비"), unit="dB", fail=(-50, 60), sensitivity=0
     ),
+    "margin": Quantity(
+        title=Title(zh="链路余量", en="Link margin", ko="링크 마진"),
+        unit="dB",
+        decimals=0,
+        fail=(-50, 60),
+        sensitivity=0,
+    ),
+    "lost_uplinks": Quantity(
+        title=Title(zh="丢失上行帧", en="Lost uplinks", ko="손실 업링크"),
+        unit="1",
+        decimals=0,
+        fail=(0, 2**32),
+        sensitivity=0,
+    ),
 }
 """Quantities that every kind has: what a sensor says of itself."""
 

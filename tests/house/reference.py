@@ -64,7 +64,7 @@ def kind_table() -> str:
     """Every built-in kind with its quantities and their units."""
     rows = []
     for name, kind in kinds.builtin().items():
-        own = {key: item for key, item in kind.quantities.items() if key not in {"battery", "rssi", "snr"}}
+        own = {key: item for key, item in kind.quantities.items() if key not in kinds.DIAGNOSTICS}
         cells = ", ".join(f"`{key}` {item.unit}".strip() for key, item in own.items())
         rows.append(f"| `{name}` | {kind.title.en} | {cells} |")
     return "\n".join(["| kind | title | quantities |", "|---|---|---|", *rows])

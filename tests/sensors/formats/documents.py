@@ -10,8 +10,9 @@ _DOCUMENTS = Path(__file__).parents[3] / "docs/formats"
 
 
 def payload(path: str) -> bytes:
-    """A payload of the tests, such as ``airrohr/sds011_bme280.json``."""
-    return (_PAYLOADS / path).read_bytes()
+    """A payload of the tests, such as ``airrohr/sds011_bme280.json``; a binary one is kept in hexadecimal, ``.hex``."""
+    read = (_PAYLOADS / path).read_bytes()
+    return bytes.fromhex(read.decode()) if path.endswith(".hex") else read
 
 
 def source(name: str) -> str:
