@@ -18,10 +18,12 @@ from pydantic import BaseModel, ConfigDict
 BUILTIN = {
     "airrohr": "sensors.formats.airrohr:Airrohr",
     "cayenne": "sensors.formats.cayenne:Cayenne",
+    "chirpstack": "sensors.formats.chirpstack:Chirpstack",
     "hj212": "sensors.formats.hj212:Hj212",
     "influx": "sensors.formats.influx:Influx",
     "json": "sensors.formats.json:Json",
     "tasmota": "sensors.formats.tasmota:Tasmota",
+    "ttn": "sensors.formats.ttn:Ttn",
     "zigbee2mqtt": "sensors.formats.zigbee2mqtt:Zigbee2Mqtt",
 }
 """Name of a format → module and class. A module is imported when a source first names its format."""
