@@ -22,6 +22,7 @@ BUILTIN = {
     "hj212": "sensors.formats.hj212:Hj212",
     "influx": "sensors.formats.influx:Influx",
     "json": "sensors.formats.json:Json",
+    "sparkplug": "sensors.formats.sparkplug:Sparkplug",
     "tasmota": "sensors.formats.tasmota:Tasmota",
     "ttn": "sensors.formats.ttn:Ttn",
     "zigbee2mqtt": "sensors.formats.zigbee2mqtt:Zigbee2Mqtt",
