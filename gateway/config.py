@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -438,13 +438,19 @@ class CityConfig(_Section):
 _Model = typing.TypeVar("_Model", bound=BaseModel)
 
 
-def load(path: Path, model: type[_Model], environ: Mapping[str, str] = os.environ) -> _Model:
+def load(
+    path: Path,
+    model: type[_Model],
+    environ: Mapping[str, str] = os.environ,
+    change: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> _Model:
     """Reads a configuration file.
 
     Args:
         path: The TOML file; relative paths in it are taken from its folder.
         model: ``GatewayConfig`` or ``CityConfig``.
         environ: Overrides, ``CITYGATE_SECTION__KEY``.
+        change: May change the tree of settings, whose paths are absolute by then, before it is checked.
 
     Returns:
         The validated configuration, with absolute paths and secrets read.
@@ -462,6 +468,7 @@ def load(path: Path, model: type[_Model], environ: Mapping[str, str] = os.enviro
         raise ConfigError(msg) from error
     _override(data, model, environ)
     _absolute(data, model, path.resolve().parent)
+    change(data)
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -23,31 +23,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gateway import embedded_broker
 from gateway.edge.spool import FATES
 
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 10.0
-_BROKER = """\
-id = 0
-[router]
-id = 0
-max_connections = 100
-max_outgoing_packet_count = 2000
-max_segment_size = 16777216
-max_segment_count = 8
-{listeners}
-"""
-_LISTENER = """\
-[{version}.1]
-name = "{version}"
-listen = "127.0.0.1:{port}"
-next_connection_delay_ms = 1
-[{version}.1.connections]
-connection_timeout_ms = 60000
-max_payload_size = 262144
-max_inflight_count = 2000
-dynamic_filters = true
-"""
 
 
 class DemoError(Exception):
@@ -108,13 +88,10 @@ class Demo:
         """
         (self.folder / "token").touch(0o600)
         (self.folder / "token").write_text(secrets.token_urlsafe(32), "ascii")
-        versions = (("v4", self.ports.mqtt), ("v5", self.ports.mqtt5))
-        listeners = [_LISTENER.format(version=version, port=port) for version, port in versions]
-        broker = self.folder / "broker.toml"
-        broker.write_text(_BROKER.format(listeners="".join(listeners)), "ascii")
         configs = _configs()
         data, token = str(self.folder), str(self.folder / "token")
-        await self._spawn("broker", "-m", "iotcore", "--config", str(broker), "--log-level", "CRITICAL")
+        broker = embedded_broker.arguments(self.folder, mqtt=self.ports.mqtt, mqtt5=self.ports.mqtt5)
+        await self._spawn("broker", *broker)
         await self._listening(self.ports.mqtt5, "broker")
         await self._spawn(
             "city", "-m", "gateway", "city", "-c", str(configs / "city.toml"),

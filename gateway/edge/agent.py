@@ -79,6 +79,7 @@ class Agent:
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
         self._turn = asyncio.Lock()  # one batch at a time is judged
         self._judged: asyncio.Queue[tuple[RawBatch, list[Entry]] | None] = asyncio.Queue(maxsize=1)
+        self._messages = 0  # committed and acknowledged since the start
         self._holding = True  # the spool may have messages that wait for the clock
         self._mismatches: list[str] = []
         self._stuck: dict[int, str] = {}  # entries that cannot be committed now, and why
@@ -152,6 +153,7 @@ class Agent:
             for entry in entries:
                 await self._commit(entry)
             self.ingest.acknowledge(batch)
+            self._messages += len(batch.topics)
             self._judged.task_done()
         self._judged.task_done()  # the end
 
@@ -286,6 +288,7 @@ class Agent:
         ledger = self.spool.ledger()
         return {
             **ledger.total,
+            "messages": self._messages,
             "ledger_mismatches": len(self._mismatches),
             "stuck": int(bool(self._stuck)),
             "dead_letters": ledger.dead_letters,
@@ -327,6 +330,7 @@ class Agent:
                 "host": self.config.mqtt.host,
                 "port": self.config.mqtt.port,
                 "connected": self.ingest.connected,
+                "subscriptions": self.ingest.filters,
             },
             "clock": {"known": self.clock.known, "trust": self.config.clock.trust},
             "health": dict(self.measure()),

@@ -66,7 +66,7 @@ class HealthServer:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         gateway = self._agent.config.gateway.id
-        counters = {"received", *FATES} - {"queued"}
+        counters = {"received", "messages", *FATES} - {"queued"}
         lines = []
         for name, value in self._agent.measure().items():
             if isinstance(value, str):

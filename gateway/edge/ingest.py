@@ -91,6 +91,7 @@ class Ingest(abc.ABC):
         now: Stamps of arrival, ms UTC.
 
     Attributes:
+        filters: As given.
         connected: Whether the broker accepted the connection and holds the subscriptions.
 
     Raises:
@@ -110,7 +111,7 @@ class Ingest(abc.ABC):
             raise ValueError(msg)
         self.connected = False
         self._config = config
-        self._filters = filters
+        self.filters = filters
         self._sender_properties = sender_properties
         self._now = now
         self._client_id = config.client_id
@@ -688,13 +689,13 @@ class _Link(asyncio.Protocol):
                 retain_as_published=False,
                 retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
             )
-            for pattern in self._ingest._filters  # noqa: SLF001
+            for pattern in self._ingest.filters
         ]
         self.transport.write(mqtt5.SubscribePacket(1, filters).write() + self.status(b"online"))
         self._ingest._accepted(session_present=packet.session_present)  # noqa: SLF001
 
     def _subscribed(self, packet: mqtt5.SubAckPacket) -> None:
-        for pattern, code in zip(self._ingest._filters, packet.reason_codes, strict=False):  # noqa: SLF001
+        for pattern, code in zip(self._ingest.filters, packet.reason_codes, strict=False):
             if int(code) > int(mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE):
                 reason = code.name.lower().replace("_", " ")
                 msg = f"refused the subscription to '{pattern}': {reason}. Let user {self._config.username!r} read it"

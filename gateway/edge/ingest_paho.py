@@ -247,14 +247,14 @@ class _Link:
             self._finish(Refused(f"refused the connection: {_REFUSALS.get(str(code)) or str(code).lower()}"))
             return
         self._accepted = True
-        client.subscribe([(pattern, 1) for pattern in self._ingest._filters])  # noqa: SLF001
+        client.subscribe([(pattern, 1) for pattern in self._ingest.filters])
         client.publish(self._status, b"online", retain=True)
         self._ingest._accepted(session_present=flags.session_present)  # noqa: SLF001
 
     def _on_subscribe(
         self, _client: paho.Client, _data: object, _mid: int, codes: list[ReasonCode], _more: Properties | None
     ) -> None:
-        for pattern, code in zip(self._ingest._filters, codes, strict=False):  # noqa: SLF001
+        for pattern, code in zip(self._ingest.filters, codes, strict=False):
             if code.value >= _FAILURE:
                 msg = f"refused the subscription to '{pattern}'. Let user {self._username!r} read it"
                 self._finish(Refused(msg))

@@ -35,7 +35,7 @@ def wanted(lock: str) -> list[Requirement]:
     if lock in {"demo", "dev"}:
         texts += extras["demo"] + groups["build"] + PROJECT["build-system"]["requires"]
     if lock == "dev":
-        texts += groups["test"] + [item for item in groups["dev"] if isinstance(item, str)]
+        texts += extras["test"] + groups["test"] + [item for item in groups["dev"] if isinstance(item, str)]
     requirements = [Requirement(text) for text in texts]
     return [item for item in requirements if item.name != "citygate"]
 
