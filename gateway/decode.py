@@ -34,7 +34,7 @@ from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
 from gateway.edge.units import UnitError, conversion
 from sensors import formats, kinds
-from sensors.formats import Declared, Format, PayloadError, Sample
+from sensors.formats import Declared, Format, FormatError, PayloadError, Sample
 from sensors.formats.json import Json
 from sensors.kinds import Kind
 
@@ -431,14 +431,17 @@ def _moment(sent: float) -> str | None:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """All formats that are installed: ``name``, ``what`` it reads, ``names_sensors`` and its ``options``.
+    """All formats that are installed: ``name``, ``what`` it reads, ``names_sensors``, its ``options``, an ``error``.
 
-    Raises:
-        FormatError: If one of them cannot be imported.
+    The error says why a format cannot be used; else it is None.
     """
     listed = []
     for name in formats.names():
-        kind = formats.find(name)
+        try:
+            kind = formats.find(name)
+        except FormatError as error:
+            listed.append({"name": name, "what": "", "names_sensors": False, "options": [], "error": str(error)})
+            continue
         options = [
             {
                 "name": key,
@@ -452,7 +455,9 @@ def catalogue() -> list[dict[str, Any]]:
             for key, option in kind.options.model_fields.items()
         ]
         what = (kind.__doc__ or "").strip().partition("\n")[0]
-        listed.append({"name": name, "what": what, "names_sensors": kind.names_sensors, "options": options})
+        listed.append(
+            {"name": name, "what": what, "names_sensors": kind.names_sensors, "options": options, "error": None}
+        )
     return listed
 
 
@@ -460,7 +465,7 @@ def show_catalogue(listed: Sequence[dict[str, Any]]) -> None:
     """Prints the installed formats and their options for people."""
     with _console() as console:
         for form in listed:
-            console.print(Text.assemble((form["name"], "bold"), "  ", form["what"]))
+            console.print(Text.assemble((form["name"], "bold"), "  ", form["what"], (form["error"] or "", "red")))
             if form["options"]:
                 table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
                 table.add_column(no_wrap=True, style="cyan")

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -28,8 +27,7 @@ BUILTIN = {
     "zigbee2mqtt": "sensors.formats.zigbee2mqtt:Zigbee2Mqtt",
 }
 """Name of a format → module and class. A module is imported when a source first names its format."""
-ENTRY_POINTS = "citygate.formats"
-"""The group of entry points by which installed packages add formats."""
+_INSTALLED = "sensors.formats.installed"  # imported when it is needed, since it needs what is here
 
 
 class FormatError(Exception):
@@ -159,7 +157,7 @@ class Format(abc.ABC):
 
 def names() -> list[str]:
     """Names of all formats that are installed."""
-    return sorted({*BUILTIN, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+    return sorted({*BUILTIN, *import_module(_INSTALLED).names()})
 
 
 def find(name: str) -> type[Format]:
@@ -172,16 +170,8 @@ def find(name: str) -> type[Format]:
         module, _, attribute = place.partition(":")
         found: type[Format] = getattr(import_module(module), attribute)
         return found
-    entries = [entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == name]
-    if not entries:
+    installed: type[Format] | None = import_module(_INSTALLED).load(name)
+    if installed is None:
         msg = f"unknown format '{name}'; there are {', '.join(names())}"
         raise FormatError(msg)
-    try:
-        loaded = entries[0].load()
-    except Exception as error:
-        msg = f"format '{name}' of {entries[0].value}: {error}"
-        raise FormatError(msg) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Format)):
-        msg = f"format '{name}': {entries[0].value} is no subclass of sensors.formats.Format"
-        raise FormatError(msg)
-    return loaded
+    return installed
