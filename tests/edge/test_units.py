@@ -55,6 +55,12 @@ GASES = {name: item for name, item in kinds.builtin()["air"].quantities.items() 
         (55, "dBA", "dB(A)", 55.0),
         (3.14159265358979, "rad", "°", 180.0),
         (1, "klx", "lx", 1000.0),
+        # as data sheets and configurations have them
+        (20.5, "DEGC", "°C", 20.5),
+        (90, "KM/H", "km/h", 90),
+        (1.413, "ms/cm", "µS/cm", 1413.0),
+        (4, "ntu", "NTU", 4),
+        (7, "PH", "pH", 7),
     ],
 )
 def test_a_value_arrives_in_its_kinds_unit(sent: float, unit: str, stored: str, value: float) -> None:
