@@ -21,6 +21,7 @@ BUILTIN = {
     "hj212": "sensors.formats.hj212:Hj212",
     "influx": "sensors.formats.influx:Influx",
     "json": "sensors.formats.json:Json",
+    "senml": "sensors.formats.senml:Senml",
     "sparkplug": "sensors.formats.sparkplug:Sparkplug",
     "tasmota": "sensors.formats.tasmota:Tasmota",
     "ttn": "sensors.formats.ttn:Ttn",
