@@ -426,6 +426,14 @@ class MapSection(_Section):
     zoom: float = Field(11.5, description="first zoom level of the map")
 
 
+class GradesSection(_Section):
+    """By which tables indices and grades are made."""
+
+    tables_dir: Path | None = Field(
+        None, description="folder with own tables, by the names of those that come with citygate; see grades.md"
+    )
+
+
 class CityConfig(_Section):
     """Configuration of ``citygate city``."""
 
@@ -433,6 +441,7 @@ class CityConfig(_Section):
     access: AccessSection = Field(default_factory=AccessSection)
     store: StoreSection = Field(default_factory=StoreSection)
     map: MapSection = Field(default_factory=MapSection)
+    grades: GradesSection = Field(default_factory=GradesSection)
 
 
 _Model = typing.TypeVar("_Model", bound=BaseModel)
