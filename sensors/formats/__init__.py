@@ -12,7 +12,7 @@ from enum import Enum
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 BUILTIN = {
     "airrohr": "sensors.formats.airrohr:Airrohr",
@@ -107,7 +107,7 @@ class Declared(NamedTuple):
     """What a source declares of its payloads.
 
     Attributes:
-        time: Key of the observation time, for formats without one of their own; None when payloads have none.
+        time: Key of the observation time, for formats that take one; None when payloads have none.
         rename: Name in the payload → quantity. It goes before the format's own names.
         options: The table ``[source.options]``.
     """
@@ -131,8 +131,12 @@ class Format(abc.ABC):
         FormatError: If they cannot be used together.
     """
 
-    names_sensors: ClassVar[bool] = False
+    names_sensors: bool = False
     """Whether payloads name their sensors, so that the topic need not."""
+    takes_time: ClassVar[bool] = False
+    """Whether the source says which key is the time; else payloads have a time of their own, or none."""
+    relative_times: ClassVar[bool] = False
+    """Whether payloads may say their time by that of their arrival: they are not read before the clock is known."""
     options: ClassVar[type[Options]] = Options
     units: ClassVar[Mapping[str, str]] = {}
     """Quantity → the unit in which this format sends it, where that is not the kind's and payloads do not say."""
@@ -176,3 +180,21 @@ def find(name: str) -> type[Format]:
         msg = f"unknown format '{name}'; there are {', '.join(names())}"
         raise FormatError(msg)
     return installed
+
+
+def make(name: str, declared: Declared) -> Format:
+    """A format, as a source declares it.
+
+    Raises:
+        FormatError: If there is none of that name, or it cannot be used so; names the option.
+    """
+    kind = find(name)
+    try:
+        kind.options.model_validate(declared.options)
+        return kind(declared)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        has = ", ".join(kind.options.model_fields) or "none"
+        msg = f"format '{name}': option {key}: {first['msg']}; its options: {has}"
+        raise FormatError(msg) from error

@@ -197,6 +197,7 @@ class Senml(Format):
     """Reads packs of SenML, in JSON or CBOR."""
 
     names_sensors = True
+    relative_times = True
     options = SenmlOptions
 
     def __init__(self, declared: Declared) -> None:
@@ -204,7 +205,7 @@ class Senml(Format):
         self._separators = SenmlOptions.model_validate(declared.options).separators
         self._names: dict[tuple[str, str | None], tuple[str | None, str]] = {}
 
-    def decode(self, topic: str, payload: bytes, received: int) -> Decoded:  # noqa: ARG002 - packs name their sensors
+    def decode(self, topic: str, payload: bytes, received: int) -> Decoded:
         """Reads one pack.
 
         Raises:
@@ -229,7 +230,7 @@ class Senml(Format):
         if problems:
             samples[0].problems = tuple(problems)
         # "five seconds ago" is something else whenever it is said
-        return Decoded(samples, key=f"{received} {xxh3_64_hexdigest(payload)}" if relative else None)
+        return Decoded(samples, key=f"{topic} {received} {xxh3_64_hexdigest(payload)}" if relative else None)
 
     def _resolved(  # noqa: C901 - the standard's rules in one loop, and it is hot
         self, records: Sequence[_Record | None], received: int, problems: list[str]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import SourceConfig
-from gateway.edge.decode import SourceError
+from gateway.edge.source import SourceError
 from gateway.edge.units import UnitError, condition, conversion
 from sensors import kinds
 from tests.edge.test_way import NOW, Way
