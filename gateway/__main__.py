@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
 import typer
 
@@ -118,7 +118,7 @@ def run(config: Config) -> None:
         settings = load(config, GatewayConfig)
     start(settings.gateway.log_level)
     from gateway.edge.agent import run as run_agent  # noqa: PLC0415
-    from gateway.edge.source import SourceError  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
     from gateway.edge.spool import SpoolError  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
@@ -200,14 +200,98 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter an option
     )
 
 
-@app.command(epilog="Example: citygate replay river.csv --broker 127.0.0.1:1883 --speed 60 --kind water")
+def _bytes(text: str) -> int:
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from gateway.config import Size  # noqa: PLC0415
+
+    try:
+        return TypeAdapter(Size).validate_python(text)
+    except ValidationError as error:
+        msg = f"expected a size such as '512MiB' or '2GB', not {text!r}"
+        raise typer.BadParameter(msg) from error
+
+
+@app.command(epilog="Example: citygate record town.cgrec --broker 127.0.0.1:1883 --topic 'city/#' --duration 1h")
+def record(  # noqa: PLR0913, PLR0917 - one parameter an option
+    file: Annotated[Path, typer.Argument(help="The recording to write, such as town.cgrec.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A gateway's configuration: its broker and its sources.")
+    ] = None,
+    broker: Annotated[str | None, typer.Option(help="Broker as HOST:PORT; 127.0.0.1:1883 by default.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(metavar="FILTER", help="Topics to record; all by default. Can be repeated.")
+    ] = None,
+    duration: Duration = None,
+    max_size: Annotated[
+        int | None, typer.Option(parser=_bytes, metavar="SIZE", help="Stop when the file is as large, such as 2GB.")
+    ] = None,
+    client_id: Annotated[
+        str | None, typer.Option(help="Name of a session that the broker keeps until the next time.")
+    ] = None,
+    username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File with the password at the broker.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Use TLS and trust this CA.")] = None,
+    *,
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the system's CAs.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Go on with a recording that exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Record what a broker delivers, byte for byte, until SIGTERM, Ctrl-C, or as long as asked for.
+
+    A message is acknowledged when it is on the disk. What is personal is taken out before.
+    """
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.publish import PublishError  # noqa: PLC0415
+    from gateway.publish import broker as read_broker  # noqa: PLC0415
+    from gateway.record import Recorded, RecordError  # noqa: PLC0415
+    from gateway.record import main as run_record  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+
+    with _usage_errors(PublishError, RecordError, SourceError, KindError, ValueError):
+        if config is None:
+            address = read_broker(
+                broker or "127.0.0.1:1883", username=username, password_file=password_file, tls=tls, tls_ca=tls_ca
+            )
+            source = Recorded.of_broker(address, topic or ["#"], tls_ca=tls_ca, client_id=client_id)
+        elif broker or username or password_file or tls or tls_ca:
+            _fail("with -c the configuration says which broker, and how: leave the broker's options out", 2)
+        else:
+            source = Recorded.of_gateway(load(config, GatewayConfig), topic or [], client_id=client_id)
+    raise typer.Exit(run_record(file, source, append=append, duration=duration, max_size=max_size, as_json=as_json))
+
+
+CsvSite = Annotated[str | None, typer.Option(help="Site of all rows; 'replay' by default.")]
+
+
+@app.command(epilog="Example: citygate replay town.cgrec --broker 127.0.0.1:1883 --speed 60 --from 2h --to 3h")
 def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
-    file: Annotated[Path, typer.Argument(help="CSV, plain or gzip'd: a column a quantity, or quantity and value.")],
+    file: Annotated[Path, typer.Argument(help="A recording, or a CSV: a column a quantity, or quantity and value.")],
     broker: Broker = "127.0.0.1:1883",
     speed: Annotated[str, typer.Option(metavar="N|max", help="Times real time, or as fast as possible.")] = "1",
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOPIC",
+            help="Recording: a filter, play only these; can be repeated. "
+            "CSV: a template, city/{site}/{kind}/{sensor} by default.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Messages to send at most.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Recording: from here (RFC 3339, or a span: 90s, 2h).")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Recording: up to here, in the same way.")] = (
+        None
+    ),
+    loop: Annotated[int, typer.Option(min=0, metavar="N", help="Recording: play it N times; 0: until Ctrl-C.")] = 1,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Recording, --shift-to-now: move times in these sources' JSON, too."),
+    ] = None,
     time_column: TimeColumn = None,
     sensor_column: SensorColumn = None,
-    site: Site = "replay",
+    site: CsvSite = None,
     site_column: SiteColumn = None,
     kind: KindName = None,
     kind_column: KindColumn = None,
@@ -215,18 +299,60 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
     ignore: Ignore = None,
     missing: Missing = None,
     timezone: Timezone = None,
-    topic: Annotated[str, typer.Option(help="Topic template.")] = "city/{site}/{kind}/{sensor}",
-    limit: Annotated[int | None, typer.Option(help="Messages to send at most.")] = None,
     username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="File with the password at the broker.")] = None,
     tls_ca: Annotated[Path | None, typer.Option(help="Use TLS and trust this CA.")] = None,
     *,
     tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the system's CAs.")] = False,
+    recorded_time: Annotated[
+        bool, typer.Option("--recorded-time", help="Recording: tell when each message arrived, for mqtt.recorded_time.")
+    ] = False,
     shift_to_now: Annotated[bool, typer.Option("--shift-to-now", help="Let the last reading be of now.")] = False,
     skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Publish a recorded stream: at its own pace, N times faster, or as fast as the broker takes it."""
+    """Publish a recorded stream: at its own pace, N times faster, or as fast as the broker takes it.
+
+    What citygate record wrote is sent as it was recorded. Of a CSV, each row becomes a message.
+    """
+    from gateway.replay_recording import is_recording  # noqa: PLC0415
+
+    of_csv = {
+        "--time-column": time_column,
+        "--sensor-column": sensor_column,
+        "--site": site,
+        "--site-column": site_column,
+        "--kind": kind,
+        "--kind-column": kind_column,
+        "--column": column,
+        "--ignore": ignore,
+        "--missing": missing,
+        "--timezone": timezone,
+        "--skip-bad": skip_bad,
+    }
+    of_recording = {"--from": start, "--to": end, "--loop": loop != 1, "-c": config, "--recorded-time": recorded_time}
+    recording = is_recording(file)
+    if foreign := [option for option, value in (of_csv if recording else of_recording).items() if value]:
+        _fail(f"{foreign[0]} is of {'CSV files' if recording else 'recordings'}; {file} is none", 2)
+    if recording:
+        if config is not None and not shift_to_now:
+            _fail("-c says what --shift-to-now moves: add that, or leave it out", 2)
+        _replay_recording(
+            file,
+            (broker, username, password_file, tls, tls_ca),
+            speed=speed,
+            start=start,
+            end=end,
+            topics=tuple(topic or ()),
+            limit=limit,
+            rounds=loop,
+            recorded_time=recorded_time,
+            shift_to_now=shift_to_now,
+            config=config,
+            as_json=as_json,
+        )
+    if len(topic or ()) > 1:
+        _fail("--topic is a template, and there can be one", 2)
     from gateway.replay import main as run_replay  # noqa: PLC0415
 
     raise typer.Exit(
@@ -236,7 +362,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
             speed=speed,
             time_column=time_column,
             sensor_column=sensor_column,
-            site=site,
+            site=site or "replay",
             site_column=site_column,
             kind=kind,
             kind_column=kind_column,
@@ -244,7 +370,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
             ignore=tuple(ignore or ()),
             missing=tuple(missing or ()),
             timezone=timezone,
-            topic=topic,
+            topic=topic[0] if topic else "city/{site}/{kind}/{sensor}",
             shift_to_now=shift_to_now,
             limit=limit,
             skip_bad=skip_bad,
@@ -257,13 +383,35 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
     )
 
 
+def _replay_recording(
+    file: Path,
+    address: tuple[str, str | None, Path | None, bool, Path | None],
+    *,
+    speed: str,
+    config: Path | None,
+    **options: Any,  # noqa: ANN401 - those of the command
+) -> NoReturn:
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.publish import PublishError  # noqa: PLC0415
+    from gateway.publish import broker as read_broker  # noqa: PLC0415
+    from gateway.replay import pace_of  # noqa: PLC0415
+    from gateway.replay_recording import main as run_recording  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+
+    at, username, password_file, tls, tls_ca = address
+    with _usage_errors(PublishError, SourceError, KindError, ValueError):
+        target = read_broker(at, username=username, password_file=password_file, tls=tls, tls_ca=tls_ca)
+        settings = None if config is None else load(config, GatewayConfig)
+        raise typer.Exit(run_recording(file, target, pace=pace_of(speed), config=settings, **options))
+
+
 @app.command(epilog="Example: citygate check -c configs/gateway.toml")
 def check(
     config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False
 ) -> None:
     """Validate a configuration and print the effective one, secrets masked."""
     from gateway.check import check as check_config  # noqa: PLC0415
-    from gateway.edge.source import SourceError  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
     with _usage_errors(SourceError, KindError):
@@ -313,7 +461,7 @@ def decode(  # noqa: PLR0913, PLR0917 - one parameter an option
     Exit 1 if some of it could not be read.
     """
     from gateway import decode as way  # noqa: PLC0415
-    from gateway.edge.source import SourceError  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
     from sensors.formats import FormatError  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
@@ -528,7 +676,7 @@ def spool_requeue(
 
     Messages are read anew; points go to the output that refused them. What fails again is a dead letter again.
     """
-    from gateway.edge.source import SourceError  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
     from gateway.spool import requeue  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
@@ -660,7 +808,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
         _evaluate_nab(nab, scores_out, as_json=as_json)
         return
     assert file is not None  # noqa: S101 - for the type checker
-    from gateway.edge.source import SourceError  # noqa: PLC0415
+    from gateway.edge.decode import SourceError  # noqa: PLC0415
     from gateway.judge import JudgeError  # noqa: PLC0415
     from gateway.judge import main as run_judge  # noqa: PLC0415
     from gateway.layouts import layout_of  # noqa: PLC0415

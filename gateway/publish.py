@@ -1,4 +1,4 @@
-"""A publisher for simulation and replay: MQTT 3.1.1, QoS 1, nothing else.
+"""A publisher for simulation and for replay of readings: MQTT 3.1.1, QoS 1, nothing else.
 
 Every broker speaks 3.1.1, and a publisher needs six of its packets, so they are written here: paho spends some 400 µs
 on a message once thousands are in flight, this spends about 5.
@@ -14,12 +14,12 @@ import signal
 import ssl
 import struct
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-_KEEP_ALIVE = 30
+KEEP_ALIVE = 30
 _CONNECT_WITHIN = 10.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _REFUSED = {
@@ -93,6 +93,104 @@ def broker(  # the options that `simulate` and `replay` share
     return Broker(host.strip("[]"), int(port), username, password, context)
 
 
+class Link(asyncio.Protocol):
+    """One connection of a publisher.
+
+    Attributes:
+        answer: CONNACK's code, 0 if the broker accepts.
+        closed: Is done when the connection is over.
+    """
+
+    refusals: Mapping[int, str] = _REFUSED
+
+    def __init__(self, broker: Broker, client_id: str, acknowledge: Callable[[int], None]) -> None:
+        self._broker = broker
+        self._client_id = client_id
+        self._acknowledge = acknowledge
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._in = bytearray()
+        self._heard = self._loop.time()
+        self.answer: asyncio.Future[int] = self._loop.create_future()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Says CONNECT."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection makes
+        self._transport = transport
+        flags = 0x02  # a clean session: what is in flight is sent again anyway
+        fields = [self._client_id.encode()]
+        for flag, text in ((0x80, self._broker.username), (0x40, self._broker.password)):
+            if text is not None:
+                flags |= flag
+                fields.append(text.encode())
+        body = b"\x00\x04MQTT\x04" + struct.pack("!BH", flags, KEEP_ALIVE)
+        body += b"".join(struct.pack("!H", len(field)) + field for field in fields)
+        transport.write(b"\x10" + variable_integer(len(body)) + body)
+        self._loop.call_later(KEEP_ALIVE / 2, self._ping)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Says in ``closed`` that it is over."""
+        self._transport = None
+        if not self.answer.done():
+            self.answer.set_exception(exc or ConnectionResetError("the broker closed the connection"))
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def send(self, packet: bytes) -> None:
+        """Writes with all else that this turn of the event loop writes."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packet)
+
+    def _flush(self) -> None:
+        if self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def _ping(self) -> None:
+        if self._transport is None:
+            return
+        if self._loop.time() - self._heard > 1.5 * KEEP_ALIVE:
+            self.abort()
+            return
+        self.send(b"\xc0\x00")
+        self._loop.call_later(KEEP_ALIVE / 2, self._ping)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what the broker says."""
+        self._heard = self._loop.time()
+        self._in += data
+        buffer, at, end = self._in, 0, len(self._in) - 1
+        # All that a broker says to a publisher has less than 128 bytes: one byte of type, one of length.
+        while at < end and at + 1 + buffer[at + 1] <= end:
+            match buffer[at] & 0xF0:
+                case 0x40:  # PUBACK
+                    self._acknowledge(buffer[at + 2] << 8 | buffer[at + 3])
+                case 0x20 if not self.answer.done():  # CONNACK
+                    self.answer.set_result(buffer[at + 3])
+                case 0xD0:  # PINGRESP
+                    pass
+                case _:
+                    self.abort()
+                    return
+            at += 2 + buffer[at + 1]
+        del buffer[:at]
+
+    def goodbye(self) -> None:
+        """Sends what waits and DISCONNECT, and closes."""
+        if self._transport is not None:
+            self._transport.write(b"".join(self._out) + b"\xe0\x00")
+            self._out.clear()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
 class Publisher:
     """Publishes at QoS 1 over as many connections as it takes; an async context manager.
 
@@ -113,7 +211,7 @@ class Publisher:
         self._client_id = f"citygate-{os.urandom(6).hex()}"
         self._flight: dict[int, bytes] = {}
         self._next = 0
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._moved = asyncio.Event()
         self._failure: PublishError | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -162,7 +260,7 @@ class Publisher:
                 break
         name = topic.encode()
         body = b"%b%b%b%b" % (struct.pack("!H", len(name)), name, struct.pack("!H", self._next), payload)
-        packet = self._flight[self._next] = b"\x32" + _length(len(body)) + body
+        packet = self._flight[self._next] = b"\x32" + variable_integer(len(body)) + body
         if self._link is not None:
             self._link.send(packet)
 
@@ -191,7 +289,7 @@ class Publisher:
         try:
             async with asyncio.timeout(_CONNECT_WITHIN):
                 _, link = await loop.create_connection(
-                    lambda: _Link(self._broker, self._client_id, self._acknowledge),
+                    self._new_link,
                     self._broker.host,
                     self._broker.port,
                     ssl=self._broker.tls,
@@ -209,12 +307,19 @@ class Publisher:
             raise ConnectionError(msg) from error
         if code:
             link.abort()
-            if code in _REFUSED:
-                msg = f"{self._broker} refuses the connection: {_REFUSED[code]}"
+            if code in link.refusals:
+                msg = f"{self._broker} refuses the connection: {link.refusals[code]}"
                 raise PublishError(msg)
             msg = f"{self._broker} is unavailable"
             raise ConnectionError(msg)
         self._link = link
+        self._begin(link)
+
+    def _new_link(self) -> Link:
+        return Link(self._broker, self._client_id, self._acknowledge)
+
+    def _begin(self, link: Link) -> None:
+        """Sends again what the last connection left unacknowledged."""
         for packet in self._flight.values():
             link.send(packet)
 
@@ -256,96 +361,8 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> bool:
     return True
 
 
-class _Link(asyncio.Protocol):
-    """One connection. `answer` is CONNACK's return code, `closed` is done when the connection is."""
-
-    def __init__(self, broker: Broker, client_id: str, acknowledge: Callable[[int], None]) -> None:
-        self._broker = broker
-        self._client_id = client_id
-        self._acknowledge = acknowledge
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self._in = bytearray()
-        self._heard = self._loop.time()
-        self.answer: asyncio.Future[int] = self._loop.create_future()
-        self.closed: asyncio.Future[None] = self._loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection makes
-        self._transport = transport
-        flags = 0x02  # a clean session: what is in flight is sent again anyway
-        fields = [self._client_id.encode()]
-        for flag, text in ((0x80, self._broker.username), (0x40, self._broker.password)):
-            if text is not None:
-                flags |= flag
-                fields.append(text.encode())
-        body = b"\x00\x04MQTT\x04" + struct.pack("!BH", flags, _KEEP_ALIVE)
-        body += b"".join(struct.pack("!H", len(field)) + field for field in fields)
-        transport.write(b"\x10" + _length(len(body)) + body)
-        self._loop.call_later(_KEEP_ALIVE / 2, self._ping)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        if not self.answer.done():
-            self.answer.set_exception(exc or ConnectionResetError("the broker closed the connection"))
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def send(self, packet: bytes) -> None:
-        """Writes with all else that this turn of the event loop writes."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(packet)
-
-    def _flush(self) -> None:
-        if self._transport is not None:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-
-    def _ping(self) -> None:
-        if self._transport is None:
-            return
-        if self._loop.time() - self._heard > 1.5 * _KEEP_ALIVE:
-            self.abort()
-            return
-        self.send(b"\xc0\x00")
-        self._loop.call_later(_KEEP_ALIVE / 2, self._ping)
-
-    def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
-        self._in += data
-        buffer, at, end = self._in, 0, len(self._in) - 1
-        # All that a broker says to a publisher has less than 128 bytes: one byte of type, one of length.
-        while at < end and at + 1 + buffer[at + 1] <= end:
-            match buffer[at] & 0xF0:
-                case 0x40:  # PUBACK
-                    self._acknowledge(buffer[at + 2] << 8 | buffer[at + 3])
-                case 0x20 if not self.answer.done():  # CONNACK
-                    self.answer.set_result(buffer[at + 3])
-                case 0xD0:  # PINGRESP
-                    pass
-                case _:
-                    self.abort()
-                    return
-            at += 2 + buffer[at + 1]
-        del buffer[:at]
-
-    def goodbye(self) -> None:
-        """Sends what waits and DISCONNECT, and closes."""
-        if self._transport is not None:
-            self._transport.write(b"".join(self._out) + b"\xe0\x00")
-            self._out.clear()
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Closes at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
-def _length(size: int) -> bytes:
-    """A remaining length (MQTT 3.1.1, 2.2.3)."""
+def variable_integer(size: int) -> bytes:
+    """A remaining length (MQTT 3.1.1, 2.2.3; MQTT 5, 1.5.5)."""
     digits = bytearray()
     while True:
         size, digit = divmod(size, 128)

@@ -1,4 +1,4 @@
-"""`citygate replay`: a recorded stream, published over MQTT at its own pace, faster, or as fast as the broker takes it.
+"""`citygate replay FILE.csv`: a recorded stream, published over MQTT at its own pace, faster, or at full speed.
 
 What it promises: it exits with 0 only when the broker has acknowledged every message (QoS 1, so each arrives at least
 once); over a lost connection it connects again and sends what was not acknowledged.
@@ -82,7 +82,7 @@ def main(  # noqa: PLR0913 - the command's options
         The exit code: 0 all acknowledged, 1 not, 2 wrong options or file.
     """
     try:
-        pace = _pace(speed)
+        pace = pace_of(speed)
         _check_topic(topic)
         layout = layout_of(
             time=time_column,
@@ -213,7 +213,12 @@ class _Replay:
         )
 
 
-def _pace(text: str) -> float | None:
+def pace_of(text: str) -> float | None:
+    """Reads a speed: times real time; None for ``max``.
+
+    Raises:
+        ValueError: It is none.
+    """
     if text == "max":
         return None
     try:

@@ -617,7 +617,10 @@ class Writer:
         self._write(self._block(_MESSAGES, len(messages), raw, *times), sync=self._sync)
         self._entries.append((start, len(messages), self._run, times[0], times[1]))
         self.messages += len(messages)
-        self.payload_bytes += sum(len(message.payload) + len(message.topic) for message in messages)
+        topics = {message.topic: 0 for message in messages}
+        for topic in topics:
+            topics[topic] = len(topic.encode("utf-8", "surrogateescape"))
+        self.payload_bytes += sum(len(message.payload) + topics[message.topic] for message in messages)
 
     def close(self) -> None:
         """Writes what is left, and the index.

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.city.grade_models import GradesOut
 from sensors.kinds import EventLimit, Title
 
 State = Literal["fresh", "stale", "silent"]
@@ -205,7 +204,6 @@ class Overview(BaseModel):
     kinds: dict[str, KindOverview]
     events: OpenEvents
     gateways: Fleet
-    grades: GradesOut
 
 
 class TownMap(BaseModel):

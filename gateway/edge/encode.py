@@ -47,7 +47,6 @@ def encode(readings: Readings, findings: Findings, channels: Channels, gateway: 
         dead=readings.dead,
         keys=readings.keys,
         held=readings.held,
-        answers=readings.answers,
     )
 
 

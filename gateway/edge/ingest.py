@@ -25,7 +25,6 @@ import mqtt5
 from gateway.config import MqttConfig
 from gateway.edge.batch import RawBatch
 from gateway.edge.tls import Tls, TlsError
-from sensors.formats import Answer
 
 log = logging.getLogger("citygate.ingest")
 
@@ -50,10 +49,9 @@ WINDOW_LEAST = 10
 WINDOW_SEEN = 3
 """Batches in a row of the same size, with nothing else in flight, that show the broker's limit."""
 
-_LONGEST_TOPIC = 65_535  # bytes
-_PUBACK = 0x40020000  # packet type, remaining length 2, packet id
-_PUBREC = 0x50020000
-_PUBLISH = 3  # packet type
+PUBACK = 0x40020000  # packet type, remaining length 2, packet id
+PUBREC = 0x50020000
+PUBLISH = 3  # packet type
 _RETAIN, _QOS, _QOS_2, _DUPLICATE = 1, 6, 4, 8  # bits of its first byte
 _PLAIN = 0x32  # a PUBLISH of QoS 1 that is neither retained nor a duplicate
 
@@ -100,6 +98,8 @@ class Ingest(abc.ABC):
         ValueError: If ``client_id`` is not set.
     """
 
+    _batch_type = RawBatch
+
     def __init__(
         self,
         config: MqttConfig,
@@ -127,7 +127,7 @@ class Ingest(abc.ABC):
         self._link: object = None  # the present connection
         self._had_session = False
         self._granted = False  # the broker said once that it holds these subscriptions, and still has the session
-        self._filling = RawBatch(receipt=Receipt(None))
+        self._filling = self._batch_type(receipt=Receipt(None))
         self._ready: deque[RawBatch] = deque()
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -180,17 +180,6 @@ class Ingest(abc.ABC):
             self._idle.set()
         self._throttle()
 
-    def answer(self, answer: Answer) -> None:
-        """Publishes an answer at QoS 0, if the broker is there: who is not answered asks again."""
-        if (
-            not answer.topic
-            or len(answer.topic.encode("utf-8", "replace")) > _LONGEST_TOPIC
-            or set("+#\0") & {*answer.topic}
-        ):
-            log.warning("not answered: %r is no topic to publish to", answer.topic[:80])
-        elif self.connected:
-            self._publish(answer)
-
     async def stop(self) -> None:
         """Takes nothing new. What is pending is still yielded, and can be acknowledged until ``close()``."""
         self._stopped = True
@@ -220,10 +209,6 @@ class Ingest(abc.ABC):
     @abc.abstractmethod
     def _send_acks(self, acks: list[int]) -> None:
         """Acknowledges messages of the present connection."""
-
-    @abc.abstractmethod
-    def _publish(self, answer: Answer) -> None:
-        """Publishes at QoS 0 by the present connection."""
 
     @abc.abstractmethod
     def _read(self, *, on: bool) -> None:
@@ -357,7 +342,7 @@ class Ingest(abc.ABC):
             self._timer = None
         if self._filling.topics:
             self._ready.append(self._filling)
-            self._filling = RawBatch(receipt=Receipt(self._link))
+            self._filling = self._batch_type(receipt=Receipt(self._link))
             self._changed.set()
 
     def _throttle(self) -> None:
@@ -433,11 +418,14 @@ class Mqtt5Ingest(Ingest):
     escaped, so that one of them cannot stop the stream.
     """
 
-    _link: "_Link | None"
+    _link: "Link | None"
+
+    def _new_link(self, loop: asyncio.AbstractEventLoop) -> "Link":
+        return Link(self, loop)
 
     async def _session(self) -> None:
         loop = asyncio.get_running_loop()
-        link = _Link(self, loop)
+        link = self._new_link(loop)
         tls = self._secured()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -463,19 +451,14 @@ class Mqtt5Ingest(Ingest):
         if link.accepted:
             # The broker closes. If we did, with messages unread, TCP would reset and our last PUBACKs could be lost.
             link.leaving = True
-            status = link.status(b"offline") if self._stopped else b""
-            link.transport.write(status + mqtt5.DisconnectPacket().write())
+            link.transport.write(link.goodbye())
             link.transport.resume_reading()
             await asyncio.wait([link.closed], timeout=GOODBYE_TIMEOUT)
         link.transport.abort()
 
     def _send_acks(self, acks: list[int]) -> None:
         if self._link is not None:
-            self._link.transport.write(struct.pack(f">{len(acks)}I", *[_PUBACK | ack for ack in acks]))
-
-    def _publish(self, answer: Answer) -> None:
-        if self._link is not None and not self._link.transport.is_closing():
-            self._link.transport.write(mqtt5.PublishPacket(answer.topic, payload=answer.payload).write())
+            self._link.transport.write(struct.pack(f">{len(acks)}I", *[PUBACK | ack for ack in acks]))
 
     def _read(self, *, on: bool) -> None:
         link = self._link
@@ -488,10 +471,11 @@ class Mqtt5Ingest(Ingest):
             link.transport.pause_reading()
 
 
-class _Link(asyncio.Protocol):
+class Link(asyncio.Protocol):
     """One connection of an ``Mqtt5Ingest``; a friend of that class."""
 
     transport: asyncio.Transport
+    max_packet = MAX_PACKET
 
     def __init__(self, ingest: Mqtt5Ingest, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -509,12 +493,18 @@ class _Link(asyncio.Protocol):
         self._pulse: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Says CONNECT."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self.transport = transport
-        ingest, config = self._ingest, self._config
+        ingest = self._ingest
         ingest._began(self)  # noqa: SLF001
         self.heard = self.loop.time()
-        connect = mqtt5.ConnectPacket(
+        transport.write(self.connect().write())
+
+    def connect(self) -> mqtt5.ConnectPacket:
+        """How the session begins."""
+        ingest, config = self._ingest, self._config
+        return mqtt5.ConnectPacket(
             ingest._client_id,  # noqa: SLF001
             username=config.username,
             password=config.password.get_secret_value().encode() if config.password else None,
@@ -528,11 +518,25 @@ class _Link(asyncio.Protocol):
             keep_alive=min(math.ceil(config.keep_alive), 0xFFFF),
             session_expiry_interval=min(math.ceil(config.session_expiry), 0xFFFFFFFF),
             receive_max=config.receive_max,
-            max_packet_size=MAX_PACKET,
+            max_packet_size=self.max_packet,
         )
-        transport.write(connect.write())
+
+    def goodbye(self) -> bytes:
+        """What is sent when the connection ends in order."""
+        status = self.status(b"offline") if self._ingest._stopped else b""  # noqa: SLF001
+        return status + mqtt5.DisconnectPacket().write()
+
+    def subscription(self, pattern: str) -> mqtt5.TopicFilter:
+        """How a filter is subscribed to."""
+        return mqtt5.TopicFilter(
+            pattern,
+            max_qos=mqtt5.QoS.AT_LEAST_ONCE,
+            retain_as_published=False,
+            retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Says in ``closed`` why it is over."""
         if self._pulse is not None:
             self._pulse.cancel()
         if self.closed.done():
@@ -605,12 +609,12 @@ class _Link(asyncio.Protocol):
     def _measure(self) -> None:
         """Begins to pass over the packet that has begun to arrive, if it is too large."""
         try:
-            length, body = _variable(self._rest, 1)
+            length, body = variable_integer(self._rest, 1)
         except IndexError:
             return
-        if length + body <= MAX_PACKET:
+        if length + body <= self.max_packet:
             return
-        if self._rest[0] >> 4 != _PUBLISH:
+        if self._rest[0] >> 4 != PUBLISH:
             msg = f"the broker sent a packet of {length} bytes that is no message"
             self._give_up(ConnectionError(msg), mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE)
             return
@@ -665,7 +669,7 @@ class _Link(asyncio.Protocol):
             # A publisher can add properties too. Where they differ, the joined name is no level of any topic.
             batch.senders[place] = "/".join(sorted(senders))
         if packet.packet_id is not None:
-            receipt.acks.append(packet.packet_id | (_PUBREC - _PUBACK if qos == _QOS_2 else 0))
+            receipt.acks.append(packet.packet_id | (PUBREC - PUBACK if qos == _QOS_2 else 0))
 
     def _handle(self, packet: mqtt5.Packet) -> None:
         match packet:
@@ -703,15 +707,7 @@ class _Link(asyncio.Protocol):
             self._keep_alive = float(packet.server_keep_alive)
         if self._keep_alive:
             self._pulse = self.loop.call_later(self._keep_alive / 2, self._beat)
-        filters = [
-            mqtt5.TopicFilter(
-                pattern,
-                max_qos=mqtt5.QoS.AT_LEAST_ONCE,
-                retain_as_published=False,
-                retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
-            )
-            for pattern in self._ingest.filters
-        ]
+        filters = [self.subscription(pattern) for pattern in self._ingest.filters]
         self.transport.write(mqtt5.SubscribePacket(1, filters).write() + self.status(b"online"))
         self._ingest._accepted(session_present=packet.session_present)  # noqa: SLF001
 
@@ -776,15 +772,15 @@ def _salvage(data: bytes, start: int, *, whole: bool = True) -> tuple[mqtt5.Publ
     head = data[start]
     qos = head >> 1 & 3
     try:
-        length, body = _variable(data, start + 1)
+        length, body = variable_integer(data, start + 1)
         end = body + length
         topic_end = body + 2 + int.from_bytes(data[body : body + 2])
         packet_id = int.from_bytes(data[topic_end : topic_end + 2]) if qos else None
-        skip, payload = _variable(data, topic_end + (2 if qos else 0))
+        skip, payload = variable_integer(data, topic_end + (2 if qos else 0))
     except IndexError:
         return None
     payload += skip
-    if head >> 4 != _PUBLISH or qos == 3 or payload > end or (whole and end > len(data)):  # noqa: PLR2004 - reserved
+    if head >> 4 != PUBLISH or qos == 3 or payload > end or (whole and end > len(data)):  # noqa: PLR2004 - reserved
         return None
     topic = data[body + 2 : topic_end].decode(errors="backslashreplace")
     try:
@@ -794,7 +790,15 @@ def _salvage(data: bytes, start: int, *, whole: bool = True) -> tuple[mqtt5.Publ
     return packet, end - start
 
 
-def _variable(data: bytes, position: int) -> tuple[int, int]:
+def variable_integer(data: bytes, position: int) -> tuple[int, int]:
+    """Reads a variable byte integer (MQTT 5, 1.5.5).
+
+    Returns:
+        Its value, and where it ends.
+
+    Raises:
+        IndexError: It is not all there, or longer than four bytes.
+    """
     value = 0
     for shift in (0, 7, 14, 21):
         byte = data[position]

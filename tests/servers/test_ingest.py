@@ -362,7 +362,7 @@ class Pipe(asyncio.Transport):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the codec panics; that is the point
 async def test_any_fragmentation_retained_qos_2_and_an_unreadable_topic_lose_nothing() -> None:
     ingest = Mqtt5Ingest(settings(1), [FILTER])
-    link = module._Link(ingest, asyncio.get_running_loop())
+    link = module.Link(ingest, asyncio.get_running_loop())
     pipe = Pipe()
     link.connection_made(pipe)
     level = (mqtt5.QoS.AT_MOST_ONCE, mqtt5.QoS.AT_LEAST_ONCE, mqtt5.QoS.EXACTLY_ONCE)
