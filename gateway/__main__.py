@@ -118,7 +118,7 @@ def run(config: Config) -> None:
         settings = load(config, GatewayConfig)
     start(settings.gateway.log_level)
     from gateway.edge.agent import run as run_agent  # noqa: PLC0415
-    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
     from gateway.edge.spool import SpoolError  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
@@ -241,7 +241,7 @@ def record(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     A message is acknowledged when it is on the disk. What is personal is taken out before.
     """
-    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
     from gateway.publish import PublishError  # noqa: PLC0415
     from gateway.publish import broker as read_broker  # noqa: PLC0415
     from gateway.record import Recorded, RecordError  # noqa: PLC0415
@@ -391,7 +391,7 @@ def _replay_recording(
     config: Path | None,
     **options: Any,  # noqa: ANN401 - those of the command
 ) -> NoReturn:
-    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
     from gateway.publish import PublishError  # noqa: PLC0415
     from gateway.publish import broker as read_broker  # noqa: PLC0415
     from gateway.replay import pace_of  # noqa: PLC0415
@@ -411,7 +411,7 @@ def check(
 ) -> None:
     """Validate a configuration and print the effective one, secrets masked."""
     from gateway.check import check as check_config  # noqa: PLC0415
-    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
     with _usage_errors(SourceError, KindError):
@@ -461,7 +461,7 @@ def decode(  # noqa: PLR0913, PLR0917 - one parameter an option
     Exit 1 if some of it could not be read.
     """
     from gateway import decode as way  # noqa: PLC0415
-    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
     from sensors.formats import FormatError  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
@@ -676,7 +676,7 @@ def spool_requeue(
 
     Messages are read anew; points go to the output that refused them. What fails again is a dead letter again.
     """
-    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
     from gateway.spool import requeue  # noqa: PLC0415
     from sensors.kinds import KindError  # noqa: PLC0415
 
@@ -808,7 +808,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
         _evaluate_nab(nab, scores_out, as_json=as_json)
         return
     assert file is not None  # noqa: S101 - for the type checker
-    from gateway.edge.decode import SourceError  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
     from gateway.judge import JudgeError  # noqa: PLC0415
     from gateway.judge import main as run_judge  # noqa: PLC0415
     from gateway.layouts import layout_of  # noqa: PLC0415

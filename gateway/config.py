@@ -20,7 +20,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from sensors import formats
 from sensors.durations import Duration, seconds
+from sensors.formats import Declared, FormatError
 from sensors.kinds import Attenuated, Climatology, EventLimit, Flat, Limits, Spike, Title
 
 ENV_PREFIX = "CITYGATE_"
@@ -152,9 +154,15 @@ class SourceConfig(_Section):
     topic: str = Field(
         "city/{site}/{kind}/{sensor}", description="topic template; levels in braces, `+` and a last `#` are accepted"
     )
-    format: Literal["json"] = Field("json", description="payload format")
-    time: str | None = Field("ts", description="key of the observation time; without it, time of arrival")
+    format: str = Field("json", description="payload format: one of docs/formats, or of an installed package")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the format; see its page")
+    time: str | None = Field(
+        "ts", description="key of the observation time, for formats that have none of their own; else time of arrival"
+    )
     rename: dict[str, str] = Field(default_factory=dict, description="payload key → quantity")
+    devices: Path | None = Field(
+        None, description="file of devices: what the sender calls a device → `kind`, `site` and `sensor`"
+    )
     units: dict[str, str] = Field(default_factory=dict, description="quantity → the unit in which it arrives")
     gas_at: str | None = Field(
         None,
@@ -174,10 +182,24 @@ class SourceConfig(_Section):
         "sensor, else the message is a dead letter",
     )
 
+    @property
+    def declared(self) -> Declared:
+        """What the format is told."""
+        takes_time = formats.find(self.format).takes_time
+        return Declared(self.time if takes_time else None, self.rename, self.options)
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        try:
+            form = formats.make(self.format, self.declared)
+        except FormatError as error:
+            raise ValueError(str(error)) from error
+        if "time" in self.model_fields_set and self.time is not None and not form.takes_time:
+            msg = f"time: payloads of the format '{self.format}' have their own time, or none: remove it"
+            raise ValueError(msg)
         for key in ("site", "kind", "sensor"):
-            if f"{{{key}}}" not in self.topic and getattr(self, key) is None:
+            named = self.devices is not None or (key == "sensor" and form.names_sensors)
+            if f"{{{key}}}" not in self.topic and getattr(self, key) is None and not named:
                 msg = f"the topic '{self.topic}' has no {{{key}}}: add it there or set '{key}'"
                 raise ValueError(msg)
         return self
@@ -426,6 +448,14 @@ class MapSection(_Section):
     zoom: float = Field(11.5, description="first zoom level of the map")
 
 
+class GradesSection(_Section):
+    """By which tables indices and grades are made."""
+
+    tables_dir: Path | None = Field(
+        None, description="folder with own tables, by the names of those that come with citygate; see grades.md"
+    )
+
+
 class CityConfig(_Section):
     """Configuration of ``citygate city``."""
 
@@ -433,6 +463,7 @@ class CityConfig(_Section):
     access: AccessSection = Field(default_factory=AccessSection)
     store: StoreSection = Field(default_factory=StoreSection)
     map: MapSection = Field(default_factory=MapSection)
+    grades: GradesSection = Field(default_factory=GradesSection)
 
 
 _Model = typing.TypeVar("_Model", bound=BaseModel)

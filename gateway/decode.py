@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 from rich import box
 from rich.console import Console
@@ -28,14 +27,14 @@ from rich.text import Text
 
 from gateway.config import GatewayConfig, SourceConfig
 from gateway.edge.batch import RawBatch
-from gateway.edge.decode import Decoder, Source
+from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
 from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
+from gateway.edge.source import Source
 from gateway.edge.units import UnitError, conversion
 from sensors import formats, kinds
-from sensors.formats import Declared, Format, PayloadError, Sample
-from sensors.formats.json import Json
+from sensors.formats import Declared, Format, FormatError, PayloadError, Sample
 from sensors.kinds import Kind
 
 _SHOWN = 1024  # bytes of a payload that people are shown
@@ -178,7 +177,6 @@ class Way:
 
     Args:
         source: The source.
-        form: How its payloads are read.
         known: Kinds by name.
         gateway: The gateway's name, for the tags.
 
@@ -186,9 +184,10 @@ class Way:
         SourceError: If the source cannot be used as declared.
     """
 
-    def __init__(self, source: SourceConfig, form: Format, known: Mapping[str, Kind], gateway: str) -> None:
-        self._source, self._form, self._kinds, self._gateway = source, form, known, gateway
-        self._pattern = Source(source, known).pattern
+    def __init__(self, source: SourceConfig, known: Mapping[str, Kind], gateway: str) -> None:
+        its = Source(source, known)
+        self._source, self._form, self._pattern = source, its.format, its.pattern
+        self._kinds, self._gateway = known, gateway
         self._channels = Channels()
         self._decoder = Decoder([source], known, gateway, self._channels)
         self._filter = Filter(self._channels)
@@ -210,12 +209,11 @@ class Way:
         else:
             shown.readings = [self._reading(sample, kind) for sample in decoded.samples]
             shown.answers = [{"topic": answer.topic, **text_or_hex(answer.payload)} for answer in decoded.answers]
-        if isinstance(self._form, Json):
-            readings = self._decoder.decode(RawBatch([topic], [message.payload], [message.received]))
-            entry = encode(readings, self._filter.judge(readings), self._channels, self._gateway)
-            classes = {"raw": entry.lines, "quarantine": entry.quarantine, "event": entry.events}
-            shown.stored = {name: lines.decode().split("\n") for name, lines in classes.items() if lines}
-            shown.dead_letters = [letter.reason for letter in entry.dead]
+        readings = self._decoder.decode(RawBatch([topic], [message.payload], [message.received]))
+        entry = encode(readings, self._filter.judge(readings), self._channels, self._gateway)
+        classes = {"raw": entry.lines, "quarantine": entry.quarantine, "event": entry.events}
+        shown.stored = {name: lines.decode().split("\n") for name, lines in classes.items() if lines}
+        shown.dead_letters = [letter.reason for letter in entry.dead]
         return shown
 
     def _topic(self, topic: str | None) -> str:
@@ -306,15 +304,21 @@ def declared(  # noqa: PLR0913 - the options of the command line
     known = kinds.builtin()
     rename, wanted = _pairs("--rename", renames), _options(options)
     usual = SourceConfig()
+    form = formats.make(format_name, Declared(usual.time, rename, wanted))
     if kind is None and first.topic and Source(usual, known).pattern.fullmatch(first.topic):
         named: dict[str, Any] = {"topic": usual.topic}
     else:
-        form = make(format_name, Declared(usual.time, rename, wanted))
         named = {"topic": "#", "site": "site", "sensor": "sensor", "kind": kind or _best_fit(form, first, known)}
-    source = SourceConfig.model_validate(
-        {"name": "decode", "rename": rename, "units": _pairs("--unit", units), "gas_at": gas_at, **named}
+    source = SourceConfig(
+        name="decode",
+        format=format_name,
+        options=wanted,
+        rename=rename,
+        units=_pairs("--unit", units),
+        gas_at=gas_at,
+        **named,
     )
-    return Way(source, make(format_name, Declared(source.time, rename, wanted)), known, "gateway")
+    return Way(source, known, "gateway")
 
 
 def of_gateway(config: GatewayConfig, name: str | None, first: Message) -> Way:
@@ -335,8 +339,7 @@ def of_gateway(config: GatewayConfig, name: str | None, first: Message) -> Way:
     names = ", ".join(source.name for source in config.source)
     for source in config.source:
         if source.name == name or (name is None and _reads(source, known, first.topic, len(config.source))):
-            form = make(source.format, Declared(source.time, source.rename))
-            return Way(source, form, known, config.gateway.id)
+            return Way(source, known, config.gateway.id)
     msg = (
         f"--source {name}: there is none; the configuration has {names}"
         if name
@@ -347,25 +350,6 @@ def of_gateway(config: GatewayConfig, name: str | None, first: Message) -> Way:
 
 def _reads(source: SourceConfig, known: Mapping[str, Kind], topic: str | None, sources: int) -> bool:
     return sources == 1 if topic is None else Source(source, known).pattern.fullmatch(topic) is not None
-
-
-def make(name: str, declaration: Declared) -> Format:
-    """A format as it is declared.
-
-    Raises:
-        UsageError: If an option is unknown or has a value that is none.
-        FormatError: If there is no such format, or its options contradict each other.
-    """
-    kind = formats.find(name)
-    try:
-        kind.options.model_validate(declaration.options)
-        return kind(declaration)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        has = ", ".join(kind.options.model_fields) or "none"
-        msg = f"format '{name}': option {key}: {first['msg']}; its options: {has}"
-        raise UsageError(msg) from error
 
 
 def _pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
@@ -431,14 +415,17 @@ def _moment(sent: float) -> str | None:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """All formats that are installed: ``name``, ``what`` it reads, ``names_sensors`` and its ``options``.
+    """All formats that are installed: ``name``, ``what`` it reads, ``names_sensors``, its ``options``, an ``error``.
 
-    Raises:
-        FormatError: If one of them cannot be imported.
+    The error says why a format cannot be used; else it is None.
     """
     listed = []
     for name in formats.names():
-        kind = formats.find(name)
+        try:
+            kind = formats.find(name)
+        except FormatError as error:
+            listed.append({"name": name, "what": "", "names_sensors": False, "options": [], "error": str(error)})
+            continue
         options = [
             {
                 "name": key,
@@ -452,7 +439,9 @@ def catalogue() -> list[dict[str, Any]]:
             for key, option in kind.options.model_fields.items()
         ]
         what = (kind.__doc__ or "").strip().partition("\n")[0]
-        listed.append({"name": name, "what": what, "names_sensors": kind.names_sensors, "options": options})
+        listed.append(
+            {"name": name, "what": what, "names_sensors": kind.names_sensors, "options": options, "error": None}
+        )
     return listed
 
 
@@ -460,7 +449,7 @@ def show_catalogue(listed: Sequence[dict[str, Any]]) -> None:
     """Prints the installed formats and their options for people."""
     with _console() as console:
         for form in listed:
-            console.print(Text.assemble((form["name"], "bold"), "  ", form["what"]))
+            console.print(Text.assemble((form["name"], "bold"), "  ", form["what"], (form["error"] or "", "red")))
             if form["options"]:
                 table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
                 table.add_column(no_wrap=True, style="cyan")

@@ -219,6 +219,7 @@ class Town:
                 "kind": sensor.kind,
                 "title": title,
                 "interval": sensor.interval,
+                **_standing(sensor),
             }
             features.append(_feature(sensor.lon, sensor.lat, properties))
         return {"type": "FeatureCollection", "features": features}
@@ -607,6 +608,16 @@ class Town:
 def _smoke(event: Event, distance: float, progress: float) -> float:
     """PM2.5 that a plume adds at a distance in km from its middle, µg/m³; it comes and goes smoothly."""
     return event.amount * math.exp(-((distance / 2.2) ** 2)) * plateau(progress, 0.1)
+
+
+def _standing(sensor: Sensor) -> dict[str, str]:
+    """By which limits a sensor is judged: a functional area of GB 3096, a class of road, a target class of water."""
+    if sensor.kind == "noise":
+        zones = {"village": "1", "town": "2", "river": "2", "road": "4a"}
+        return {"zone": "3" if sensor.site.name == _SMOKESTACKS else zones[sensor.site.role]}
+    if sensor.kind == "traffic":
+        return {"road": "branch" if sensor.site.role == "village" else "arterial"}
+    return {"target": "III"} if sensor.kind == "water" else {}
 
 
 def _humidity(temperature: float, dew_point: float) -> float:

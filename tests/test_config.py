@@ -6,7 +6,7 @@ import pytest
 
 from gateway.check import check
 from gateway.config import CityConfig, ConfigError, GatewayConfig, load, masked
-from gateway.edge.decode import SourceError
+from gateway.edge.source import SourceError
 
 MINIMAL = '[gateway]\nid = "gw"\n[[output]]\nurl = "http://127.0.0.1:8086"\n'
 

@@ -124,7 +124,10 @@ def test_what_does_not_fit_a_configuration_is_wrong_usage(tmp_path: Path, argume
         (["-f", "json", "no/such"], "cannot read no/such"),
         (["-f", "json", "--hex", "-"], "this is no hex"),
         (["-f", "json", "--kind", "airr", "-"], "did you mean 'air'?"),
-        (["-f", "json", "--option", "zone=x", "-"], "option zone: Extra inputs are not permitted; its options: none"),
+        (
+            ["-f", "json", "--option", "zone=x", "-"],
+            "option zone: Extra inputs are not permitted; its options: each",
+        ),
         (["-f", "json", "--option", "zone", "-"], "expected KEY=VALUE"),
         (["-f", "json", "--rename", "a", "-"], "expected NAME=NAME"),
         (["-f", "json", "--received", "2026-01-01T00:00:00", "-"], "a time with its offset from UTC"),

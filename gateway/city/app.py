@@ -15,13 +15,14 @@ from gateway.city import problems, reference
 from gateway.city.access import Access
 from gateway.city.api import read, session, write
 from gateway.city.api.context import Context, Reader
+from gateway.city.grades.tables import TableError, load
 from gateway.city.problems import ProblemError
 from gateway.city.store.base import Store, StoreError
 from gateway.city.store.embedded import EmbeddedStore
 from gateway.city.store.influx import InfluxStore
 from gateway.city.stream import Hub
 from gateway.city.view import BASEMAP, View
-from gateway.config import CityConfig, StoreSection
+from gateway.config import CityConfig, ConfigError, StoreSection
 
 PAGE = Path(__file__).parent / "web" / "dist"
 """The built page."""
@@ -57,9 +58,14 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
         The application; its lifespan opens and closes the store.
 
     Raises:
-        ConfigError: If a token that this configuration needs is missing.
+        ConfigError: If a token that this configuration needs is missing, or a table of grades cannot be used.
     """
-    view = View(_store(config.store), config.map)
+    try:
+        tables = load(config.grades.tables_dir)
+    except TableError as error:
+        msg = f"grades.tables_dir: {error}"
+        raise ConfigError(msg) from error
+    view = View(_store(config.store), config.map, tables)
     parts = Context(Access(config), view, Hub(view))
 
     @contextlib.asynccontextmanager
@@ -73,6 +79,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
             yield
         finally:
             parts.hub.close()
+            view.grading.close()
             await view.store.close()
 
     app = FastAPI(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.city.grade_models import GradesOut
 from sensors.kinds import EventLimit, Title
 
 State = Literal["fresh", "stale", "silent"]
@@ -204,6 +205,7 @@ class Overview(BaseModel):
     kinds: dict[str, KindOverview]
     events: OpenEvents
     gateways: Fleet
+    grades: GradesOut
 
 
 class TownMap(BaseModel):

@@ -47,7 +47,8 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> list[str]:
     answers = ", ".join(
         f"{status} {_type(schema)}".strip()
         for status, answer in operation["responses"].items()
-        for schema in [answer.get("content", {}).get("application/json", {}).get("schema", {})]
+        for content in [*answer.get("content", {}).values()][:1] or [{}]
+        for schema in [content.get("schema", {})]
     )
     return [
         f"<h2><span class=method>{_text(method)}</span><code>{_text(path)}</code></h2>",

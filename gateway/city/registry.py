@@ -22,12 +22,20 @@ class Place:
         lon: Longitude in degrees.
         lat: Latitude in degrees.
         interval: Seconds between its readings, if it is known.
+        zone: Functional area by GB 3096 of a noise meter, such as ``4a``.
+        road: Class of the road of a traffic detector, such as ``arterial``.
+        lake: The water is a lake or a reservoir.
+        target: Class that the water must have, such as ``III``.
     """
 
     title: Title | None
     lon: float
     lat: float
     interval: float | None
+    zone: str | None = None
+    road: str | None = None
+    lake: bool = False
+    target: str | None = None
 
 
 @dataclass(slots=True)
@@ -106,7 +114,20 @@ def read(content: dict[str, Any]) -> Registry:
             lon, lat = (float(value) for value in feature["geometry"]["coordinates"][:2])
             interval = float(properties["interval"]) if properties.get("interval") else None
             key = str(properties["kind"]), site, str(properties["sensor"])
-            registry.sensors[key] = Place(title, lon, lat, interval)
+            registry.sensors[key] = Place(
+                title,
+                lon,
+                lat,
+                interval,
+                zone=_text(properties, "zone"),
+                road=_text(properties, "road"),
+                lake=properties.get("water") == "lake",
+                target=_text(properties, "target"),
+            )
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             _LOG.warning("feature %d of the registry is left out: %s: %s", number, type(error).__name__, error)
     return registry
+
+
+def _text(properties: dict[str, Any], name: str) -> str | None:
+    return None if properties.get(name) is None else str(properties[name])

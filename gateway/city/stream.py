@@ -45,6 +45,7 @@ class Hub:
         self._sensors: dict[str, tuple[object, ...]] = {}
         self._events: dict[str, object] = {}
         self._gateways: dict[str, int] = {}
+        self._grades: BaseModel | None = None
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -101,6 +102,9 @@ class Hub:
             ("events", Events(events=[event(item) for item in snapshot.events])),
             ("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways])),
         ]
+        grades = self._view.grades_soon(snapshot, now)
+        if grades is not None:
+            parts.append(("grades", grades.out))
         last = self._kept[-1].id if self._kept else self._next_id
         # the id comes with the last part only: a page that lost the line before it has not seen everything
         return [_encode(None, name, part) for name, part in parts[:-1]] + [_encode(last, *parts[-1])]
@@ -137,6 +141,10 @@ class Hub:
         if gateways != self._gateways:
             self._gateways = gateways
             self._send("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways]))
+        grades = self._view.grades_soon(snapshot, now)
+        if grades is not None and grades.out is not self._grades:
+            self._grades = grades.out
+            self._send("grades", grades.out)
 
     def _send(self, name: str, body: BaseModel) -> None:
         self._next_id += 1

@@ -7,9 +7,25 @@ import asyncio
 import statistics
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.city import registry
+from gateway.city.grade_models import (
+    GradeOut,
+    GradesOut,
+    LevelOut,
+    PointGeometry,
+    RoadClassOut,
+    ScaleOut,
+    Scales,
+    SensorFeature,
+    SensorFeatures,
+    SensorProperties,
+    ZoneOut,
+)
+from gateway.city.grades.tables import Level, Tables
+from gateway.city.grading import Grades, Grading, Surroundings
 from gateway.city.models import (
     Counts,
     EventOut,
@@ -26,6 +42,7 @@ from gateway.city.models import (
     TownMap,
     iso,
 )
+from gateway.city.places import Districts
 from gateway.city.store.base import (
     FAIL,
     SUSPECT,
@@ -63,10 +80,13 @@ class View:
     Args:
         store: Where readings, events and gateways are.
         config: The section ``[map]``.
+        tables: By which indices and grades are made.
     """
 
-    def __init__(self, store: Store, config: MapSection) -> None:
+    def __init__(self, store: Store, config: MapSection, tables: Tables) -> None:
         self.store = store
+        self.grading = Grading(store, tables)
+        self._around = Surroundings()
         self._map = config
         self._sensor_file = registry.WatchedGeoJson(config.sensors)
         self._district_file = registry.WatchedGeoJson(config.districts)
@@ -107,7 +127,9 @@ class View:
     def _reload(self) -> None:
         if self._sensor_file.refresh() and self._sensor_file.content is not None:
             self._registry = registry.read(self._sensor_file.content)
-        self._district_file.refresh()
+            self._around.places = self._registry.sensors
+        if self._district_file.refresh():
+            self._around.districts = Districts(self._district_file.content)
 
     def quantity(self, kind: str, name: str) -> Quantity:
         """What a quantity is; an unknown one is called by its name and has no unit."""
@@ -169,6 +191,10 @@ class View:
         ordered = sorted(snapshot.sensors.values(), key=lambda s: (s.key.site, s.key.kind, s.key.sensor))
         return [self.sensor(latest, now) for latest in ordered if latest.readings]
 
+    def features(self, sensors: Iterable[SensorOut], grades: Grades) -> SensorFeatures:
+        """Sensors as GeoJSON, with their grades."""
+        return SensorFeatures(features=[_feature(sensor, grades.levels.get(sensor.id)) for sensor in sensors])
+
     def map(self) -> TownMap:
         """What lies beneath the sensors."""
         basemap = self._map.basemap
@@ -181,7 +207,44 @@ class View:
             title=self._map.title,
         )
 
-    def overview(self, snapshot: Snapshot, now: int) -> Overview:
+    async def grades(self, snapshot: Snapshot, now: int) -> Grades:
+        """Indices and grades; asks the store for the means of the last hours when that is due.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        return await self.grading.current(lambda at: self.sensors(snapshot, at), self._around, now)
+
+    def grades_soon(self, snapshot: Snapshot, now: int) -> Grades | None:
+        """As ``grades``, without waiting for the store; None when nothing is known yet."""
+        return self.grading.soon(lambda at: self.sensors(snapshot, at), self._around, now)
+
+    def scales(self, now: int) -> Scales:
+        """What the levels of grades mean, for data of ``now`` in milliseconds."""
+        tables = self.grading.tables
+        return Scales(
+            air={
+                scale.index: ScaleOut(
+                    title=scale.title,
+                    source=scale.source,
+                    levels=[_level(level, level.upto) for level in scale.levels],
+                )
+                for scale in self.grading.scales(now).values()
+            },
+            water=_scale(tables.water.title, tables.water.source, tables.water.levels),
+            noise=_scale(tables.noise.title, tables.noise.source, tables.noise.levels),
+            traffic=_scale(tables.speed.title, tables.speed.source, tables.speed.levels, tables.speed.ends),
+            zones={
+                name: ZoneOut(title=zone.title, day=zone.day, night=zone.night)
+                for name, zone in tables.noise.zones.items()
+            },
+            roads={
+                name: RoadClassOut(title=road.title, above=list(road.above))
+                for name, road in tables.speed.roads.items()
+            },
+        )
+
+    def overview(self, snapshot: Snapshot, grades: GradesOut, now: int) -> Overview:
         """The city at a glance."""
         sensors = self.sensors(snapshot, now)
         states = Counter(sensor.state for sensor in sensors)
@@ -209,6 +272,7 @@ class View:
                 alive=sum(g.state == "fresh" for g in gateways),
                 backlog=sum(g.ledger["queued"] for g in gateways),
             ),
+            grades=grades,
         )
 
     def _kind_overview(self, kind: str, sensors: list[SensorOut]) -> KindOverview:
@@ -229,6 +293,42 @@ class View:
         kind = self._kinds.get(latest.key.kind)
         order = {name: place for place, name in enumerate(kind.quantities)} if kind else {}
         return sorted(latest.readings.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
+
+
+def _feature(sensor: SensorOut, graded: tuple[Level, float | None] | None) -> SensorFeature:
+    grade = None
+    if graded is not None:
+        level, value = graded
+        grade = GradeOut(level=level.name, title=level.title, colour=level.colour, value=value)
+    placed = sensor.lon is not None and sensor.lat is not None
+    return SensorFeature(
+        id=sensor.id,
+        geometry=PointGeometry(coordinates=(sensor.lon or 0.0, sensor.lat or 0.0)) if placed else None,
+        properties=SensorProperties(
+            kind=sensor.kind,
+            site=sensor.site,
+            sensor=sensor.sensor,
+            gateway=sensor.gateway,
+            title=sensor.title,
+            site_title=sensor.site_title,
+            time=sensor.time,
+            state=sensor.state,
+            flag=sensor.flag,
+            values={reading.quantity: reading.value for reading in sensor.readings},
+            grade=grade,
+        ),
+    )
+
+
+def _level(level: Level, upto: float | None = None) -> LevelOut:
+    return LevelOut(name=level.name, title=level.title, colour=level.colour, upto=upto)
+
+
+def _scale(title: Title, source: str, levels: Sequence[Level], ends: Sequence[float] = ()) -> ScaleOut:
+    known = [*ends, *[None] * (len(levels) - len(ends))]
+    return ScaleOut(
+        title=title, source=source, levels=[_level(level, upto) for level, upto in zip(levels, known, strict=True)]
+    )
 
 
 def state(age: float, interval: float) -> State:

@@ -154,6 +154,8 @@ class Agent:
                 await self._commit(entry)
             self.ingest.acknowledge(batch)
             self._messages += len(batch.topics)
+            for answer in itertools.chain.from_iterable(entry.answers for entry in entries):
+                self.ingest.answer(answer)
             self._judged.task_done()
         self._judged.task_done()  # the end
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sensors.formats import Answer
 from sensors.kinds import Personal
 
 
@@ -166,6 +167,7 @@ class Entry:
         held: Messages that wait for the clock; their readings are in ``counts`` as queued.
         released: Places in the spool of the held messages that this entry is made of; they leave it.
         time: Wall clock, ms UTC, if it is known; the spool remembers the latest.
+        answers: To be published once this is on disk.
     """
 
     lines: bytes = b""
@@ -178,3 +180,4 @@ class Entry:
     held: list[Held] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
     time: int | None = None
+    answers: list[Answer] = field(default_factory=list)

@@ -5,14 +5,12 @@ known already, by its topic and its bytes, is a duplicate if it has a time of it
 sent again. What is known is what :meth:`Decoder.remember` was told: a batch that is decoded in vain is not.
 """
 
-import difflib
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
-from functools import lru_cache
 from itertools import chain, compress
 from math import nan
 from typing import Self
@@ -25,12 +23,25 @@ from gateway.edge.batch import Boot, DeadLetter, Held, RawBatch
 from gateway.edge.keep import Known
 from gateway.edge.limits import Flood
 from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridden, verify
-from gateway.edge.readings import NO_RULE, Channels, Family, Ints, Layout, Readings, Rule, Rules, Sensor
+from gateway.edge.readings import (
+    NO_RULE,
+    Channels,
+    Family,
+    Floats,
+    Indices,
+    Ints,
+    Layout,
+    Readings,
+    Rule,
+    Rules,
+    Sensor,
+)
 from gateway.edge.reasons import Reason
 from gateway.edge.redact import coarse, scrubbed, withheld
+from gateway.edge.source import Source, SourceError, Topic, unknown_kind
 from gateway.edge.units import UnitError, condition, conversion
-from sensors.formats import Declared, PayloadError
-from sensors.formats.json import Json, plain
+from sensors.formats import Answer, Decoded, Format, PayloadError, Quality, Sample
+from sensors.formats.json import plain
 from sensors.kinds import Kind, Personal, known
 from sensors.personal import ALWAYS, normal
 
@@ -48,49 +59,35 @@ _SCALES = np.array([1e3, 1.0, 1e-3, 1e-6])  # below the first bound: s; then ms,
 _LIMITS, _CLOCK = LimitsConfig(), ClockConfig()
 
 
-class SourceError(Exception):
-    """A source cannot be used as declared; the message names source and key."""
+_SAID = {
+    Quality.SUSPECT: Reason.SENDER_SUSPECT.value,
+    Quality.OVER_RANGE: Reason.OVER_RANGE.value,
+    Quality.BAD: Reason.SENDER_BAD.value,
+}
+"""What the sender says of a value → the reason."""
 
 
-class Source:
-    """A declared family of topics."""
+@dataclass(slots=True, frozen=True)
+class _Remarks:
+    """What a payload says of a row beside its values.
 
-    def __init__(self, config: SourceConfig, kinds: Mapping[str, Kind]) -> None:
-        self.config = config
-        self.format = Json(Declared(config.time, config.rename))
-        self.sensors: dict[str, Sensor] = {}  # by prefix
-        levels = [_level(level) for level in config.topic.split("/")]
-        self.filter = "/".join(
-            "#" if level == "#" else "+" if level.startswith("{") else level for level in config.topic.split("/")
-        )
-        self.pattern = re.compile("/".join(levels).replace("/.*", "(?:/.*)?"), re.DOTALL)
-        if config.kind is not None and config.kind not in kinds:
-            msg = f"source '{config.name}': {_unknown_kind(config.kind, tuple(kinds))}"
-            raise SourceError(msg)
+    Attributes:
+        reasons: Quantity → bit set of ``Reason``.
+        historical: Whether it must not become a live value.
+        converted: Quantities that have the kind's unit already.
+    """
 
-    def can_name(self, levels: Mapping[str, str]) -> bool:
-        """Whether kind, site and sensor may be these."""
-        return all(
-            f"{{{key}}}" in self.config.topic or getattr(self.config, key) == name for key, name in levels.items()
-        )
-
-
-def _level(level: str) -> str:
-    if match := re.fullmatch(r"\{(site|kind|sensor)\}", level):
-        return f"(?P<{match[1]}>[^/]+)"
-    return {"+": "[^/]+", "#": ".*"}.get(level, re.escape(level))
-
-
-@lru_cache(1024)
-def _unknown_kind(kind: str, kinds: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(kind, kinds, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(kinds))}."
-    return f"unknown kind '{kind}'; {hint} A new kind is a file {kind}.toml in gateway.kinds_dir"
+    reasons: Mapping[str, int]
+    historical: bool
+    converted: frozenset[str]
 
 
 @dataclass(slots=True)
 class _Messages:
-    """The messages of a batch that are still under way, in columns."""
+    """What the messages of a batch say, as far as it is still under way, in columns.
+
+    A row is what one sensor says at one time. Most messages are one row; those of a message lie side by side.
+    """
 
     places: list[int] = field(default_factory=list)
     sensors: list[Sensor] = field(default_factory=list)
@@ -98,22 +95,40 @@ class _Messages:
     firsts: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     fields: list[dict[str, float]] = field(default_factory=list)
-    problems: dict[int, tuple[Sensor, Sequence[str]]] = field(default_factory=dict)  # by place; of what is left out
+    problems: dict[int, tuple[str, Sequence[str]]] = field(default_factory=dict)  # by place: source, what is left out
     bare: list[tuple[int, Sensor, float]] = field(default_factory=list)  # place, sensor, time: nothing but personal
+    remarks: dict[int, _Remarks] = field(default_factory=dict)  # by the identity of the row's fields
+    keys: dict[int, str] = field(default_factory=dict)  # by place: by which the message is known, if not by its bytes
+    answers: list[Answer] = field(default_factory=list)
+    gone: dict[Sensor, int] = field(default_factory=dict)  # the place of the message that says so
+
+    def add(self, place: int, sensor: Sensor, time: float, fields: dict[str, float]) -> None:
+        """Adds a row of a sensor that is turned to its layout."""
+        self.places.append(place)
+        self.sensors.append(sensor)
+        self.layouts.append(sensor.layout)
+        self.firsts.append(sensor.first)
+        self.times.append(time)
+        self.fields.append(fields)
 
     def size(self, row: int) -> int:
-        """How many readings a message stands for on the ledger."""
+        """How many readings a row stands for on the ledger; what is left out of a message counts with its first."""
         values = sum(value == value for value in self.fields[row].values())  # noqa: PLR0124 - not NaN
         place = self.places[row]
-        return values + (len(self.problems[place][1]) if place in self.problems else 0)
+        return values + (len(self.problems[place][1]) if place in self.problems and self.first(row) else 0)
 
     def drop(self, rows: set[int]) -> None:
-        """Takes messages out."""
+        """Takes rows out."""
         for row in rows:
-            self.problems.pop(self.places[row], None)
+            if self.first(row):
+                self.problems.pop(self.places[row], None)
         keep = [row not in rows for row in range(len(self.places))]
         for column in (self.places, self.sensors, self.layouts, self.firsts, self.times, self.fields):
             column[:] = compress(column, keep)  # type: ignore[arg-type]
+
+    def first(self, row: int) -> bool:
+        """Whether it is the first one of its message."""
+        return not row or self.places[row - 1] != self.places[row]
 
 
 class Decoder:
@@ -164,15 +179,15 @@ class Decoder:
         self._too_many = f"there are limits.sensors = {limits.sensors} sensors already"
         self._binds = any(config.sender for config in sources)
         self._flood = Flood(limits.rate)
-        self._topics: dict[str, Sensor] = {}
+        self._topics: dict[str, Sensor | Topic] = {}
         self._refused: dict[str, tuple[str, str]] = {}  # topic → source on the ledger, and why
         self._families: dict[tuple[str, str], Family] = {}
         self._fitted: dict[tuple[str, str, tuple[int, ...]], Family] = {}  # by source, kind and overrides
         self._fitted_rules: dict[tuple[int, tuple[int, ...]], int] = {}  # by the kind's rule and overrides
         self._rules = [NO_RULE]
         for source in self.sources:
-            for kind in [source.config.kind] if source.config.kind else kinds:
-                of_kind = _rules(source.config, kinds[kind])
+            for kind in source.kinds(kinds):
+                of_kind = _rules(source.config, kinds[kind], source.format)
                 places = {rule.quantity: place for place, rule in enumerate(of_kind, len(self._rules))}
                 self._families[source.config.name, kind] = Family(source.config, kinds[kind], places, source.format)
                 self._rules += of_kind
@@ -221,14 +236,12 @@ class Decoder:
         if len(self._refused) > _MOST_REFUSED:
             self._refused.clear()
         dead: list[DeadLetter] = []
-        messages = self._read(batch, *self._admit(batch, dead), dead)
+        messages, others = self._admit(batch, dead)
+        if others:
+            self._read_others(batch, others, messages, dead)
         self._renew_rules()
         times = _milliseconds(messages.times)
-        keys = [
-            xxh3_64_intdigest(batch.payloads[i], xxh3_64_intdigest(batch.topics[i].encode())) for i in messages.places
-        ]
-        if batch.personal:
-            keys = [self._salted(batch, i, key) for i, key in zip(messages.places, keys, strict=True)]
+        keys = [self._key(batch, messages, place) for place in messages.places]
 
         leaving = self._impossible(batch, messages, times, dead)
         duplicates: Counter[str] = Counter()
@@ -236,38 +249,74 @@ class Decoder:
             duplicates[messages.sensors[row].family.source] += messages.size(row)
             leaving.add(row)
         accepted = keys if not leaving else [key for row, key in enumerate(keys) if row not in leaving]
+        if others:
+            accepted = [*dict.fromkeys(accepted)]
         held = [] if batch.boot is None else self._hold(batch, batch.boot, messages, times, leaving, dead)
         if leaving:
             messages.drop(leaving)
             times = np.delete(times, list(leaving))
-        for place, (sensor, problems) in messages.problems.items():
-            dead += [self._letter(batch, place, sensor.family.source, problem) for problem in problems]
+        for place, (source, problems) in messages.problems.items():
+            dead += [self._letter(batch, place, source, problem) for problem in problems]
 
         readings = self._columns(batch, messages, times)
         if batch.personal:
             self._sight(batch, messages, readings, accepted)
         readings.keys, readings.held, readings.duplicates, readings.dead = accepted, held, dict(duplicates), dead
+        readings.answers = messages.answers
+        readings.gone = [*messages.gone]
         return readings
 
-    def _admit(self, batch: RawBatch, dead: list[DeadLetter]) -> tuple[Sequence[int], list[Sensor]]:
-        """Finds the sensors. What is refused before it is read costs next to nothing."""
+    def _key(self, batch: RawBatch, messages: _Messages, place: int) -> int:
+        """By which a message is known again."""
+        if messages.keys and (named := messages.keys.get(place)) is not None:
+            return xxh3_64_intdigest(named.encode("utf-8", "backslashreplace"))
+        key = xxh3_64_intdigest(batch.payloads[place], xxh3_64_intdigest(batch.topics[place].encode()))
+        return self._salted(batch, place, key) if batch.personal else key
+
+    def _admit(self, batch: RawBatch, dead: list[DeadLetter]) -> tuple[_Messages, list[tuple[int, Topic]]]:
+        """Finds the sensors, and reads what is plain. What is refused before it is read costs next to nothing.
+
+        Returns:
+            What was read; the places of the others, and what their topics say.
+        """
         topics = self._topics
         found = [topics.get(topic) or self._find(topic) for topic in batch.topics]
         places: Sequence[int] = range(len(found))
-        sensors = [sensor for sensor in found if sensor]
+        sensors = [sensor for sensor in found if type(sensor) is Sensor]
+        others: list[tuple[int, Topic]] = []
         if len(sensors) < len(found):
             for place in [place for place, sensor in enumerate(found) if not sensor]:
                 source, why = self._refused[batch.topics[place]]
                 self.refused_sensors += why == self._too_many
                 dead.append(self._letter(batch, place, source, why))
-            places = [place for place, sensor in enumerate(found) if sensor]
-        if not sensors:
-            return places, sensors
+            places = [place for place, sensor in enumerate(found) if type(sensor) is Sensor]
+            others = [(place, topic) for place, topic in enumerate(found) if type(topic) is Topic]
+        if sensors:
+            places, sensors = self._admit_sensors(batch, places, sensors, dead)
+        return self._read(batch, places, sensors, dead), others
 
+    def _admit_sensors(
+        self, batch: RawBatch, places: Sequence[int], sensors: list[Sensor], dead: list[DeadLetter]
+    ) -> tuple[Sequence[int], list[Sensor]]:
+        refused = self._flooding(batch, places, sensors, dead)
+        for row, (place, sensor) in enumerate(zip(places, sensors, strict=True)) if self._scrutinise(batch) else ():
+            if row not in refused and (
+                objection := self._too_large(batch, place) or self._unauthorised(batch, place, sensor)
+            ):
+                refused.add(row)
+                dead.append(self._letter(batch, place, sensor.family.source, objection))
+        if refused:
+            rows = [row for row in range(len(places)) if row not in refused]
+            return [places[row] for row in rows], [sensors[row] for row in rows]
+        return places, sensors
+
+    def _flooding(
+        self, batch: RawBatch, places: Sequence[int], sensors: Sequence[Sensor], dead: list[DeadLetter]
+    ) -> set[int]:
+        """Which of some messages are too many of their sensors; the first one of each is kept as a dead letter."""
         refused: set[int] = set()
         first: dict[Sensor, DeadLetter] = {}
-        numbers = [sensor.number for sensor in sensors]
-        for row in self._flood.excess(numbers, self.sensors, batch.received[-1]):
+        for row in self._flood.excess([sensor.number for sensor in sensors], self.sensors, batch.received[-1]):
             refused.add(row)
             if (letter := first.get(sensors[row])) is None:
                 reason = (
@@ -277,26 +326,23 @@ class Decoder:
             else:
                 letter.readings += 1
         dead += first.values()
-        for row, (place, sensor) in enumerate(zip(places, sensors, strict=True)) if self._scrutinise(batch) else ():
-            if row not in refused and (objection := self._objection(batch, place, sensor)):
-                refused.add(row)
-                dead.append(self._letter(batch, place, sensor.family.source, objection))
-        if refused:
-            rows = [row for row in range(len(places)) if row not in refused]
-            return [places[row] for row in rows], [sensors[row] for row in rows]
-        return places, sensors
+        return refused
 
     def _scrutinise(self, batch: RawBatch) -> bool:
         return self._binds or max(map(len, batch.payloads)) > self._limits.payload
 
-    def _objection(self, batch: RawBatch, place: int, sensor: Sensor) -> str | None:
+    def _too_large(self, batch: RawBatch, place: int) -> str | None:
         if (size := len(batch.payloads[place])) > self._limits.payload:
             return (
                 f"the payload has {size} bytes, more than limits.payload = {self._limits.payload}; the rest is cut off"
             )
+        return None
+
+    @staticmethod
+    def _unauthorised(batch: RawBatch, place: int, sensor: Sensor) -> str | None:
         if sensor.family.bound and (sender := batch.senders.get(place)) != sensor.name:
             named = "names no sender" if sender is None else f"names the sender {sender[:80]!r}"
-            return f"the broker {named}, the topic the sensor {sensor.name!r}"
+            return f"the broker {named}, the message the sensor {sensor.name!r}"
         return None
 
     def _letter(self, batch: RawBatch, place: int, source: str, reason: str) -> DeadLetter:
@@ -336,7 +382,7 @@ class Decoder:
                     dead += [self._letter(batch, place, sensor.family.source, reason) for reason in reasons]
                     continue
                 if problems:
-                    messages.problems[place] = (sensor, problems)
+                    messages.problems[place] = (sensor.family.source, problems)
             messages.places.append(place)
             messages.sensors.append(sensor)
             messages.layouts.append(sensor.layout)
@@ -345,12 +391,119 @@ class Decoder:
             messages.fields.append(fields)
         return messages
 
+    def _read_others(
+        self, batch: RawBatch, others: Sequence[tuple[int, Topic]], messages: _Messages, dead: list[DeadLetter]
+    ) -> None:
+        """Reads the messages that may say more than what one sensor measures at one time."""
+        plain = len(messages.places)
+        for place, topic in others:
+            source = topic.source.config.name
+            if objection := self._too_large(batch, place):
+                dead.append(self._letter(batch, place, source, objection))
+                continue
+            try:
+                decoded = topic.source.format.decode(batch.topics[place], batch.payloads[place], batch.received[place])
+            except PayloadError as error:
+                dead.append(self._letter(batch, place, source, str(error)))
+                continue
+            before, bare = len(messages.places), len(messages.bare)
+            problems = self._take(batch, place, topic, decoded, messages)
+            if problems and len(messages.places) > before:
+                messages.problems[place] = (source, problems)
+            else:
+                dead += [self._letter(batch, place, source, problem) for problem in problems]
+            if decoded.key is not None and len(messages.places) + len(messages.bare) > before + bare:
+                messages.keys[place] = f"{source}\0{decoded.key}"
+        heads = [row for row in range(plain, len(messages.places)) if messages.first(row)]
+        if heads:
+            places, sensors = [messages.places[row] for row in heads], [messages.sensors[row] for row in heads]
+            if flooding := {places[number] for number in self._flooding(batch, places, sensors, dead)}:
+                messages.drop({row for row in range(plain, len(messages.places)) if messages.places[row] in flooding})
+        if messages.gone:
+            last = dict(zip(messages.sensors, messages.places, strict=True))
+            messages.gone = {its: place for its, place in messages.gone.items() if last.get(its, -1) <= place}
+
+    def _take(self, batch: RawBatch, place: int, topic: Topic, decoded: Decoded, messages: _Messages) -> list[str]:
+        """Takes the samples of a message; says what is left out of them."""
+        left_out: list[str] = []
+        for sample in decoded.samples:
+            if sample.gone:
+                if (known := self._known_sensor(topic, sample.sensor)) is not None:
+                    messages.gone[known] = place
+                continue
+            sensor = self._sensor(topic, sample.sensor)
+            objection = sensor if isinstance(sensor, str) else self._unauthorised(batch, place, sensor)
+            if isinstance(sensor, str) or objection is not None:
+                self.refused_sensors += objection == self._too_many
+                left_out += [str(objection)] * max(len(sample.values), 1)
+            else:
+                left_out += self._take_sample(batch, place, sensor, sample, messages)
+        if not (batch.again or batch.held):  # else the sender was answered when it came
+            messages.answers += decoded.answers
+        return left_out
+
+    def _take_sample(
+        self, batch: RawBatch, place: int, sensor: Sensor, sample: Sample, messages: _Messages
+    ) -> list[str]:
+        problems = [*sample.problems]
+        fields = _coarse({**sample.values}, self.kinds[sensor.family.kind].personal)
+        remarks = self._remarks(sample, sensor, fields, problems) if _says_more(sample) else None
+        if tuple(fields) != sensor.names:
+            problems += self._lay_out(sensor, fields)
+        if fields:
+            messages.add(place, sensor, sample.time, fields)
+            if remarks is not None:
+                messages.remarks[id(fields)] = remarks
+        elif not problems and place in batch.personal:
+            messages.bare.append((place, sensor, sample.time))
+        elif not problems:
+            problems.append("no quantity in the payload")
+        return problems
+
+    def _remarks(self, sample: Sample, sensor: Sensor, fields: dict[str, float], problems: list[str]) -> _Remarks:
+        """What a sample says beside its values, of which those with a unit of their own get that of the kind."""
+        rules, converted = sensor.family.rules, set()
+        for name, unit in sample.units.items():
+            limits = self._rules[rules.get(name, 0)].limits
+            if limits is None or name not in fields:
+                continue
+            try:
+                factor, offset = conversion(unit, limits.unit, limits.molar_mass, sensor.family.gas_at)
+            except UnitError as error:
+                problems.append(f"{name}: {error}")
+                del fields[name]
+            else:
+                fields[name] = fields[name] * factor + offset
+                converted.add(name)
+        reasons = {name: _SAID[quality] for name, quality in sample.quality.items()}
+        return _Remarks(reasons, sample.historical, frozenset(converted))
+
+    def _sensor(self, topic: Topic, named: str | None) -> Sensor | str:
+        """The sensor that a payload names, or why there is none."""
+        if (known := topic.sensors.get(named)) is not None:
+            return known
+        names = topic.source.names(topic.levels, named)
+        if isinstance(names, str):
+            return names
+        found = self._place(topic.source, names)
+        if not isinstance(found, Sensor):
+            return found[1]
+        if len(topic.sensors) >= self._limits.sensors:
+            topic.sensors.clear()
+        topic.sensors[named] = found
+        return found
+
+    def _known_sensor(self, topic: Topic, named: str | None) -> Sensor | None:
+        """The same, if it was heard of before."""
+        names = topic.source.names(topic.levels, named)
+        return None if isinstance(names, str) else topic.source.sensors.get(self._prefix(names))
+
     def _impossible(self, batch: RawBatch, messages: _Messages, times: Ints, dead: list[DeadLetter]) -> set[int]:
         """Rows of messages whose own time cannot be stored; they are dead letters."""
         rows = set(np.flatnonzero(times == _IMPOSSIBLE).tolist())
         for row in rows:
             family = messages.sensors[row].family
-            reason = f"{family.format.time}: the time {messages.times[row]!r} is outside 1970..2262"
+            reason = f"{family.format.time or 'time'}: the time {messages.times[row]!r} is outside 1970..2262"
             dead.append(self._letter(batch, messages.places[row], family.source, reason))
         return rows
 
@@ -361,14 +514,17 @@ class Decoder:
         if batch.retained:  # without a time of its own there is no telling of when it is
             rows = {row for row, place in enumerate(messages.places) if place in batch.retained and not timed[row]}
         met: set[int] = set(keys)
-        seen, seen_before = (set[int](), set[int]()) if batch.again else (self._seen, self._seen_before)
+        new = batch.again or batch.held  # what was read in part, or waits, is known and no duplicate
+        seen, seen_before = (set[int](), set[int]()) if new else (self._seen, self._seen_before)
         if len(met) == len(keys) and met.isdisjoint(seen) and met.isdisjoint(seen_before):
             return rows
         met.clear()
-        for row, key in enumerate(keys):
-            if not (key in met or key in seen or key in seen_before):
+        known, last = False, -1
+        for row, (place, key) in enumerate(zip(messages.places, keys, strict=True)):
+            if place != last:
+                known, last = key in met or key in seen or key in seen_before, place
                 met.add(key)
-            elif timed[row] or messages.places[row] in batch.redelivered:
+            if known and (timed[row] or place in batch.redelivered or place in messages.keys):
                 rows.add(row)
         return rows
 
@@ -382,26 +538,26 @@ class Decoder:
         dead: list[DeadLetter],
     ) -> list[Held]:
         """Messages that wait for the clock, as they came; they leave the batch."""
-        held = []
+        waiting: dict[int, list[int]] = {}
         for row in np.flatnonzero(times == _UNTIMED).tolist():
-            if row in leaving:
+            waiting.setdefault(messages.places[row], [])
+        for row, (place, sensor) in enumerate(zip(messages.places, messages.sensors, strict=True)):
+            if row not in leaving and (place in waiting or sensor.family.format.relative_times):
+                waiting.setdefault(place, []).append(row)
+        held = []
+        for place, rows in waiting.items():
+            if not rows:
                 continue
-            place = messages.places[row]
-            source = messages.sensors[row].family.source
+            leaving.update(rows)
+            source, readings = messages.sensors[rows[0]].family.source, sum(map(messages.size, rows))
             if (taken := batch.personal.get(place)) and not taken.readable:
                 reason = "cannot wait for the clock: what is personal in it cannot be told from the rest"
                 letter = self._letter(batch, place, source, reason)
-                letter.readings = messages.size(row)
+                letter.readings = readings
                 dead.append(letter)
-                leaving.add(row)
                 continue
             moment = batch.received[place] - boot.offset
-            held.append(
-                Held(
-                    source, batch.topics[place], batch.payloads[place], messages.size(row), boot.id, moment, boot.floor
-                )
-            )
-            leaving.add(row)
+            held.append(Held(source, batch.topics[place], batch.payloads[place], readings, boot.id, moment, boot.floor))
         return held
 
     @staticmethod
@@ -412,13 +568,14 @@ class Decoder:
 
     def _sight(self, batch: RawBatch, messages: _Messages, readings: Readings, accepted: list[int]) -> None:
         """Says of which sensors, and when, something personal was taken out."""
+        last = -1
         for place, sensor, moment in zip(messages.places, messages.sensors, readings.times.tolist(), strict=True):
-            if taken := batch.personal.get(place):
+            if place != last and (taken := batch.personal.get(place)):
                 readings.sightings.append((sensor, moment, taken))
+            last = place
         times = _milliseconds([observed for _, _, observed in messages.bare]).tolist()
         for (place, sensor, _), moment in zip(messages.bare, times, strict=True):
-            topic = xxh3_64_intdigest(batch.topics[place].encode())
-            key = self._salted(batch, place, xxh3_64_intdigest(batch.payloads[place], topic))
+            key = self._key(batch, messages, place)
             met = key in self._seen or key in self._seen_before or key in accepted
             if moment == _IMPOSSIBLE or (met and (moment >= 0 or place in batch.redelivered)):
                 continue
@@ -429,21 +586,7 @@ class Decoder:
                 )
 
     def _columns(self, batch: RawBatch, messages: _Messages, times: Ints) -> Readings:
-        received = np.array([batch.received[place] for place in messages.places], np.int64)
-        reason = np.zeros(len(times), np.int32)
-        for row in np.flatnonzero(times == _UNTIMED).tolist():
-            sensor = messages.sensors[row]
-            times[row] = sensor.arrive(int(received[row]))
-            reason[row] = 0 if sensor.family.format.time is None else Reason.NO_TIME.value
-            if batch.estimated:
-                reason[row] |= Reason.CLOCK.value
-        if batch.boot is None:
-            future = times > received + self._ahead
-            reason[future] |= Reason.FUTURE.value
-            self.future += int(future.sum())
-        past = times < self._earliest
-        reason[past] |= Reason.PAST.value
-        self.past += int(past.sum())
+        reason = self._dated(batch, messages, times)
         self._flood.note([sensor.number for sensor in messages.sensors], times)
 
         count = np.fromiter(map(len, messages.fields), np.int64, len(messages.fields))
@@ -455,9 +598,13 @@ class Decoder:
             channel[starts[row] : starts[row] + count[row]] = self._scattered[-1 - messages.firsts[row]]
         rule = self._channels.rule[channel]
         value = np.fromiter(chain.from_iterable(fields.values() for fields in messages.fields), np.float64, values)
+        sent, reason = value, np.repeat(reason, count)
         if self._channels.rules.converts:
             with np.errstate(over="ignore"):
                 value = value * self._channels.rules.factor[rule] + self._channels.rules.offset[rule]
+        if messages.remarks:
+            _remark(messages, starts, reason, value, sent)
+        if self._channels.rules.converts or messages.remarks:
             np.clip(value, -sys.float_info.max, sys.float_info.max, out=value)  # line protocol has no infinity
         return Readings(
             sensors=messages.sensors,
@@ -469,17 +616,39 @@ class Decoder:
             time=np.repeat(times, count),
             value=value,
             flag=np.zeros(values, np.uint8),
-            reason=np.repeat(reason, count),
+            reason=reason,
         )
 
-    def _find(self, topic: str) -> Sensor | None:
-        """The sensor of a topic that was not seen lately; if there is none, the reason is in ``_refused``."""
+    def _dated(self, batch: RawBatch, messages: _Messages, times: Ints) -> Indices:
+        """Gives a time, in place, to each row that has none; says of each what is to be said of its time."""
+        received = np.array([batch.received[place] for place in messages.places], np.int64)
+        reason = np.zeros(len(times), np.int32)
+        for row in np.flatnonzero(times == _UNTIMED).tolist():
+            sensor = messages.sensors[row]
+            times[row] = sensor.arrive(int(received[row]))
+            reason[row] = 0 if sensor.family.format.time is None else Reason.NO_TIME.value
+            if batch.estimated:
+                reason[row] |= Reason.CLOCK.value
+        if batch.estimated:
+            relative = [sensor.family.format.relative_times for sensor in messages.sensors]
+            reason[np.array(relative, np.bool_)] |= Reason.CLOCK.value
+        if batch.boot is None:
+            future = times > received + self._ahead
+            reason[future] |= Reason.FUTURE.value
+            self.future += int(future.sum())
+        past = times < self._earliest
+        reason[past] |= Reason.PAST.value
+        self.past += int(past.sum())
+        return reason
+
+    def _find(self, topic: str) -> Sensor | Topic | None:
+        """What a topic says that was not seen lately; if it is refused, the reason is in ``_refused``."""
         if topic in self._refused:
             return None
-        found: Sensor | tuple[str, str] = (UNMATCHED, "no declared source has a topic like this one")
+        found: Sensor | Topic | tuple[str, str] = (UNMATCHED, "no declared source has a topic like this one")
         for source in self.sources:
             if (match := source.pattern.fullmatch(topic)) is not None:
-                found = self._place(source, match.groupdict())
+                found = self._read_topic(source, match.groupdict())
                 break
         if isinstance(found, tuple):
             self._refused[topic] = found
@@ -489,18 +658,24 @@ class Decoder:
         self._topics[topic] = found
         return found
 
-    def _place(self, source: Source, levels: dict[str, str]) -> Sensor | tuple[str, str]:
+    def _read_topic(self, source: Source, levels: Mapping[str, str]) -> Sensor | Topic | tuple[str, str]:
+        if not source.plain:
+            return Topic(source, levels)
+        names = source.names(levels)
+        return (UNMATCHED, names) if isinstance(names, str) else self._place(source, names)
+
+    def _place(self, source: Source, names: Mapping[str, str]) -> Sensor | tuple[str, str]:
+        """The sensor of these names; or a source on the ledger, and why there is none."""
         config = source.config
-        names = {key: levels.get(key) or getattr(config, key) for key in ("kind", "site", "sensor")}
-        for key, name in names.items():
-            if not _IDENTIFIER.fullmatch(name):
+        for key in ("kind", "site", "sensor"):
+            if not _IDENTIFIER.fullmatch(names[key]):
                 return UNMATCHED, (
-                    f"the {key} {name[:80]!r} in the topic may hold letters, digits, '.', '-' and '_' only, 64 at most"
+                    f"the {key} {names[key][:80]!r} may hold letters, digits, '.', '-' and '_' only, 64 at most"
                 )
         kind, site, name = names["kind"], names["site"], names["sensor"]
         if (family := self._families.get((config.name, kind))) is None:
-            return UNMATCHED, _unknown_kind(kind, tuple(self.kinds))
-        prefix = f"{kind},gateway={self._gateway},sensor={name},site={site}"
+            return UNMATCHED, unknown_kind(kind, tuple(self.kinds))
+        prefix = self._prefix(names)
         if (sensor := source.sensors.get(prefix)) is None:
             if self.sensors >= self._limits.sensors:
                 return config.name, self._too_many
@@ -509,6 +684,9 @@ class Decoder:
             source.sensors[prefix] = sensor
             self._channels.sensors.append(sensor)
         return sensor
+
+    def _prefix(self, names: Mapping[str, str]) -> str:
+        return f"{names['kind']},gateway={self._gateway},sensor={names['sensor']},site={names['site']}"
 
     def _enter_known(self, known: Known) -> list[int]:
         quantities = (*known.home, *known.later)
@@ -630,7 +808,23 @@ def _milliseconds(times: list[float]) -> Ints:
     return np.where(possible, scaled, np.where(untimed, _UNTIMED, _IMPOSSIBLE)).astype(np.int64)
 
 
-def _rules(config: SourceConfig, kind: Kind) -> list[Rule]:
+def _remark(messages: _Messages, starts: Ints, reason: Indices, value: Floats, sent: Floats) -> None:
+    """Applies, in place, what payloads say of rows beside their values."""
+    for start, fields in zip(starts.tolist(), messages.fields, strict=True):
+        if (remarks := messages.remarks.get(id(fields))) is not None:
+            for place, name in enumerate(fields, start):
+                reason[place] |= remarks.reasons.get(name, 0)
+                if remarks.historical:
+                    reason[place] |= Reason.OUT_OF_ORDER.value
+                if name in remarks.converted:
+                    value[place] = sent[place]
+
+
+def _says_more(sample: Sample) -> bool:
+    return bool(sample.units or sample.quality or sample.historical)
+
+
+def _rules(config: SourceConfig, kind: Kind, form: Format) -> list[Rule]:
     conversions = {}
     if config.gas_at is not None:
         try:
@@ -638,9 +832,9 @@ def _rules(config: SourceConfig, kind: Kind) -> list[Rule]:
         except UnitError as error:
             msg = f"source '{config.name}': gas_at: {error}"
             raise SourceError(msg) from error
-    for name, unit in config.units.items():
+    for name, unit in {**form.units, **config.units}.items():
         if (quantity := kind.quantities.get(name)) is None:
-            if config.kind is not None:
+            if config.kind is not None and config.devices is None and name in config.units:
                 msg = f"source '{config.name}': units.{name}: the kind '{kind.name}' has no such quantity"
                 raise SourceError(msg)
             continue

@@ -47,6 +47,7 @@ def encode(readings: Readings, findings: Findings, channels: Channels, gateway: 
         dead=readings.dead,
         keys=readings.keys,
         held=readings.held,
+        answers=readings.answers,
     )
 
 

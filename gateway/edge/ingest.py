@@ -25,6 +25,7 @@ import mqtt5
 from gateway.config import MqttConfig
 from gateway.edge.batch import RawBatch
 from gateway.edge.tls import Tls, TlsError
+from sensors.formats import Answer
 
 log = logging.getLogger("citygate.ingest")
 
@@ -49,6 +50,7 @@ WINDOW_LEAST = 10
 WINDOW_SEEN = 3
 """Batches in a row of the same size, with nothing else in flight, that show the broker's limit."""
 
+_LONGEST_TOPIC = 65_535  # bytes
 PUBACK = 0x40020000  # packet type, remaining length 2, packet id
 PUBREC = 0x50020000
 PUBLISH = 3  # packet type
@@ -180,6 +182,17 @@ class Ingest(abc.ABC):
             self._idle.set()
         self._throttle()
 
+    def answer(self, answer: Answer) -> None:
+        """Publishes an answer at QoS 0, if the broker is there: who is not answered asks again."""
+        if (
+            not answer.topic
+            or len(answer.topic.encode("utf-8", "replace")) > _LONGEST_TOPIC
+            or set("+#\0") & {*answer.topic}
+        ):
+            log.warning("not answered: %r is no topic to publish to", answer.topic[:80])
+        elif self.connected:
+            self._publish(answer)
+
     async def stop(self) -> None:
         """Takes nothing new. What is pending is still yielded, and can be acknowledged until ``close()``."""
         self._stopped = True
@@ -209,6 +222,10 @@ class Ingest(abc.ABC):
     @abc.abstractmethod
     def _send_acks(self, acks: list[int]) -> None:
         """Acknowledges messages of the present connection."""
+
+    @abc.abstractmethod
+    def _publish(self, answer: Answer) -> None:
+        """Publishes at QoS 0 by the present connection."""
 
     @abc.abstractmethod
     def _read(self, *, on: bool) -> None:
@@ -459,6 +476,10 @@ class Mqtt5Ingest(Ingest):
     def _send_acks(self, acks: list[int]) -> None:
         if self._link is not None:
             self._link.transport.write(struct.pack(f">{len(acks)}I", *[PUBACK | ack for ack in acks]))
+
+    def _publish(self, answer: Answer) -> None:
+        if self._link is not None and not self._link.transport.is_closing():
+            self._link.transport.write(mqtt5.PublishPacket(answer.topic, payload=answer.payload).write())
 
     def _read(self, *, on: bool) -> None:
         link = self._link

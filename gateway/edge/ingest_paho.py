@@ -17,6 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.edge.ingest import CONNECT_TIMEOUT, GOODBYE_TIMEOUT, MAX_PACKET, Ingest, Receipt, Refused, explain_tls
+from sensors.formats import Answer
 
 _FAILURE = 128
 _REFUSALS = {
@@ -67,6 +68,10 @@ class PahoIngest(Ingest):
         if (link := self._link) is not None:
             for mid in acks:
                 link.client.ack(mid, 1)
+
+    def _publish(self, answer: Answer) -> None:
+        if (link := self._link) is not None:
+            link.client.publish(answer.topic, answer.payload)
 
     def _read(self, *, on: bool) -> None:
         if (link := self._link) is not None:

@@ -149,9 +149,10 @@ class Inspector:
         marks.set((value < rules.suspect_low[rule]) | (value > rules.suspect_high[rule]), Reason.SUSPECT_RANGE)
 
         # a clock far ahead must not make everything after it look late; a broken value is no reference for the next
-        ill = missing | gross
+        wrong = gross | marks.have(Reason.SENDER_BAD)
+        ill = missing | wrong
         sound = ~(ill | marks.have(Reason.FUTURE))
-        newer = time > runs.spread(last_time)
+        newer = (time > runs.spread(last_time)) & ~marks.have(Reason.OUT_OF_ORDER)
         if not runs.rising(time):
             newer &= runs.highest_before(time, sound & newer)
         kept = sound & newer
@@ -184,7 +185,7 @@ class Inspector:
         stirring = (value <= rules.exempt_low[rule]) | (value >= rules.exempt_high[rule])
         still = np.where(stirring, 0, unmoved)
         marks.set(still >= rules.flat_suspect[rule], Reason.FLAT_LINE)
-        failed = gross | (still >= rules.flat_fail[rule])
+        failed = wrong | (still >= rules.flat_fail[rule])
 
         commits = []
         if self._attenuation.any:

@@ -17,6 +17,7 @@ _MISSING, _GROSS_RANGE, _SUSPECT_RANGE = int(Reason.MISSING), int(Reason.GROSS_R
 _FUTURE, _GAP, _RATE_OF_CHANGE = int(Reason.FUTURE), int(Reason.GAP), int(Reason.RATE_OF_CHANGE)
 _SPIKE, _FLAT_LINE = int(Reason.SPIKE), int(Reason.FLAT_LINE)
 _OUT_OF_ORDER, _DUPLICATE_TIME = int(Reason.OUT_OF_ORDER), int(Reason.DUPLICATE_TIME)
+_SENDER_BAD = int(Reason.SENDER_BAD)
 
 
 class Limits(NamedTuple):
@@ -91,15 +92,16 @@ def tested(  # noqa: C901, PLR0912 - the tests, one after another
     last_time, last_value, value_before_last, still_since, still_value = past
     missing = value != value  # noqa: PLR0124 - NaN
     gross = value < limits.fail_low or value > limits.fail_high
-    ill = missing or gross
-    if ill:
+    wrong = gross or bool(reason & _SENDER_BAD)
+    ill = missing or wrong
+    if missing or gross:
         reason |= _MISSING if missing else _GROSS_RANGE
     if value < limits.suspect_low or value > limits.suspect_high:
         reason |= _SUSPECT_RANGE
 
     elapsed = time - last_time
-    newer = elapsed > 0 and not missing
-    kept = newer and not gross and not reason & _FUTURE
+    newer = elapsed > 0 and not missing and not reason & _OUT_OF_ORDER
+    kept = newer and not wrong and not reason & _FUTURE
     again = another = gap = False
     unmoved, since, moved = 0.0, still_since, False
     if newer:
@@ -129,7 +131,7 @@ def tested(  # noqa: C901, PLR0912 - the tests, one after another
     still = 0 if value <= limits.exempt_low or value >= limits.exempt_high else unmoved
     if still >= limits.flat_suspect:
         reason |= _FLAT_LINE
-    failed = gross or still >= limits.flat_fail
+    failed = wrong or still >= limits.flat_fail
     if kept:
         past = (time, value, nan if gap else last_value, since, value if moved else still_value)
     return tuple.__new__(Tested, (reason, failed, ill, newer, kept, again, another, unmoved, past))

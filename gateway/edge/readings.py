@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gateway.config import SourceConfig
 from gateway.edge.batch import DeadLetter, Held, Taken
-from sensors.formats import Format
+from sensors.formats import Answer, Format
 from sensors.kinds import SEVERITIES, Check, Flat, Kind, Quantity, Title
 from sensors.kinds.expressions import read
 
@@ -190,10 +190,11 @@ class Family:
         checks: What quantities of one message must not say together.
         format: Reads the payloads.
         bound: Whether the broker has to name the sensor as the sender.
+        gas_at: Temperature and pressure at which a volume of gas has its mass, if the source says.
         layouts: By the names of the quantities.
     """
 
-    __slots__ = ("bound", "checks", "format", "kind", "layouts", "rules", "source")
+    __slots__ = ("bound", "checks", "format", "gas_at", "kind", "layouts", "rules", "source")
 
     def __init__(self, source: SourceConfig, kind: Kind, rules: Mapping[str, int], payloads: Format) -> None:
         self.source = source.name
@@ -202,6 +203,7 @@ class Family:
         self.checks = kind.rules
         self.format = payloads
         self.bound = source.sender is not None
+        self.gas_at = source.gas_at
         self.layouts: dict[tuple[str, ...], Layout] = {}
 
     def with_rules(self, rules: Mapping[str, int]) -> "Family":
@@ -303,6 +305,8 @@ class Readings:
         duplicates: Source → values of messages that had been seen already.
         dead: What could not be read.
         sightings: Sensor, observation time (ms UTC) and what was personal in a message.
+        answers: What senders wait for, once their messages are on disk.
+        gone: Sensors that are reported to have left.
     """
 
     sensors: list[Sensor]
@@ -320,6 +324,8 @@ class Readings:
     duplicates: dict[str, int] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
     sightings: list[tuple[Sensor, int, Taken]] = field(default_factory=list, repr=False)
+    answers: list[Answer] = field(default_factory=list)
+    gone: list[Sensor] = field(default_factory=list)
 
 
 class Channels:

@@ -13,7 +13,7 @@ class Reason(IntFlag):
     SUSPECT_RANGE = 16  # outside what is plausible here
     RATE_OF_CHANGE = 32  # faster than the quantity can change
     FLAT_LINE = 64  # has not moved for too long
-    OUT_OF_ORDER = 128  # older than the channel's last reading; tests over time are skipped
+    OUT_OF_ORDER = 128  # older than the channel's last reading, or stored by the sender; tests over time are skipped
     DUPLICATE_TIME = 256  # another value for a time that already has one
     CLOCK = 512  # the gateway did not know the time either: its arrival is an estimate
     PAST = 1024  # before the earliest time that is believed
@@ -33,6 +33,9 @@ class Reason(IntFlag):
     DROPOUT = 16777216
     UNIT = 33554432
     SKEW = 67108864
+    SENDER_SUSPECT = 134217728  # the sender itself doubts it: maintenance, calibration, typed in by hand, stale
+    OVER_RANGE = 268435456  # the sender says that it is beyond what the instrument can measure
+    SENDER_BAD = 536870912  # the sender itself knows it to be wrong
 
 
 def reason_text(bits: int) -> str:

@@ -25,8 +25,8 @@ from sensors.kinds import Kind, Personal
 from sensors.personal import ALWAYS, REMOVED, Mentions, normal, plain_value, random_mac, taken_out
 
 if TYPE_CHECKING:
-    from gateway.edge.decode import Source
     from gateway.edge.readings import Sensor
+    from gateway.edge.source import Source
 
 log = logging.getLogger("citygate.redact")
 
@@ -232,7 +232,8 @@ class Redactor:
         rules = self._anywhere
         for source in self._sources:
             if (match := source.pattern.fullmatch(topic)) is not None:
-                rules = self._of(source, match.groupdict().get("kind") or source.config.kind)
+                kind = match.groupdict().get("kind") or source.config.kind
+                rules = self._of(source, source.kinds(self._kinds) if source.devices else [kind or ""])
                 break
         if len(self._topics) >= _MOST_TOPICS:
             self._topics.clear()
@@ -242,18 +243,20 @@ class Redactor:
             self._undeclared.add(topic)
         return rules
 
-    def _of(self, source: "Source", name: str | None) -> _Rules:
+    def _of(self, source: "Source", names: Iterable[str]) -> _Rules:
+        """The rules of a topic whose sensors are of some kinds."""
         config = source.config
-        own = {normal(text) for text in chain(config.rename, [config.time or ""], _texts(config))}
-        kind = self._kinds.get(name or "")
-        declared = {} if kind is None else kind.personal
-        quantities = frozenset[str]() if kind is None else frozenset(kind.quantities)
-        always = self._anywhere.fields if kind is None else dict.fromkeys(ALWAYS, ("", _DROP))
+        own = {normal(text) for text in chain(config.rename, [config.declared.time or ""], _texts(config))}
+        kinds = [self._kinds[name] for name in names if name in self._kinds]
+        declared = {key: rule for kind in reversed(kinds) for key, rule in kind.personal.items()}
+        quantities = frozenset(chain.from_iterable(kind.quantities for kind in kinds))
+        always = dict.fromkeys(ALWAYS, ("", _DROP)) if kinds else self._anywhere.fields
         fields = {key: rule for key, rule in always.items() if key not in own and key not in quantities}
         fields |= {_key(key): (key, rule) for key, rule in declared.items()}
         fields |= {_key(sent): (to, declared[to]) for sent, to in config.rename.items() if to in declared}
         explicit = bool(declared) or config.personal
-        return _Rules(fields, explicit, quantities | {config.time or ""}, explicit and config.format not in _OPEN)
+        known = quantities | {config.declared.time or ""}
+        return _Rules(fields, explicit, known, explicit and config.format not in _OPEN)
 
     def _take(self, payload: bytes, rules: _Rules, *, in_place: bool = False) -> tuple[bytes, Taken | None]:
         """The payload without its personal fields, and what was taken; None if there was nothing."""

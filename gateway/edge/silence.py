@@ -27,7 +27,7 @@ _LONGEST = 12 * 3_600_000  # ms; a longer interval counts as this one, so that a
 _FORGOTTEN = 30 * 86_400_000  # ms of listening without a message, after which a channel is given up
 _AT_ONCE = 500  # silences told; when whatever is behind the broker fails, the others' turn is a minute later
 _NEVER = np.iinfo(np.int64).min // 2
-_SENSORS = {"_heard": _NEVER, "_usual": 0, "_seen": 0, "_since": 0, "_noted": 0}
+_SENSORS = {"_heard": _NEVER, "_usual": 0, "_seen": 0, "_since": 0, "_noted": 0, "_gone": 0}
 """Columns of the state and what a new sensor has."""
 
 
@@ -42,6 +42,7 @@ class Silence:
         length: How long the silence is, or was, ms.
         limit: How long is usual at most, ms.
         over: Why it is over; empty while it lasts.
+        reported: Whether it began because the sensor was reported to have left.
     """
 
     sensor: Sensor
@@ -50,6 +51,7 @@ class Silence:
     length: int
     limit: int
     over: str
+    reported: bool = False
 
     def line(self, gateway: str) -> str:
         """The point of the measurement ``event``, in line protocol.
@@ -59,7 +61,8 @@ class Silence:
         """
         its, moment = self.sensor, datetime.fromtimestamp(self.since / 1000, UTC).isoformat(timespec="seconds")
         length, limit = (timedelta(seconds=span // 1000) for span in (self.length, self.limit))
-        message = f"{self.over}, silent since {moment} for {length}" if self.over else f"silent since {moment}"
+        begun = f"reported gone, silent since {moment}" if self.reported else f"silent since {moment}"
+        message = f"{self.over}, silent since {moment} for {length}" if self.over else begun
         return (
             f"event,gateway={gateway},kind={its.family.kind},sensor={its.name},"
             f"severity={'none' if self.over else SEVERITY},site={its.site} "
@@ -95,17 +98,24 @@ class Silences:
         self._seen: Floats = np.empty(0)  # ms, for how long, or the memory's length
         self._since: Ints = np.empty(0, np.int64)  # ms UTC, of the silence that lasts; or 0
         self._noted: Ints = np.empty(0, np.int64)  # when that was noticed
+        self._gone: Ints = np.empty(0, np.int64)  # 1 if it is reported to have left, and not heard since
 
     def hear(self, readings: Readings) -> None:
-        """Notes whose messages have just come; of when they tell does not matter."""
-        if not len(readings.channel):
-            return
+        """Notes whose messages have just come, of when they tell does not matter; and who is reported to have left."""
+        if len(readings.channel):
+            self._hear(readings)
+        for sensor in readings.gone:
+            if sensor.number < self._sensors:  # else it has not said anything yet
+                self._gone[sensor.number] = 1
+
+    def _hear(self, readings: Readings) -> None:
         self._make_room()
         now = self.clock()
         self._last[readings.channel] = now
         sensor = self._channels.owner[readings.channel[readings.starts]]  # one that comes twice gets the same twice
         heard = self._heard[sensor]
         self._heard[sensor] = now
+        self._gone[sensor] = 0
         again = (heard != _NEVER) & (heard < now)
         sensor, interval = sensor[again], np.minimum(now - heard[again], _LONGEST).astype(np.float64)
         self._seen[sensor] = seen = np.minimum(self._seen[sensor] + interval, _MEMORY)
@@ -130,7 +140,8 @@ class Silences:
             heard[waived & (since == 0) & (heard != _NEVER)] = moment
         limit = np.maximum(self._gap[:count], _INTERVALS * self._usual[:count])
         quiet = moment - np.maximum(heard, connected_since)
-        begins = (quiet > limit) & (since == 0) & (self._seen[:count] >= self._gap[:count])
+        gone = (self._gone[:count] != 0) & ~waived
+        begins = (since == 0) & (gone | (quiet > limit) & (self._seen[:count] >= self._gap[:count]))
         back = heard > self._noted[:count]
         ends = (since != 0) & (back | waived)
         found = []
@@ -144,7 +155,8 @@ class Silences:
                 over, began, until = "in maintenance", int(since[number]), now
             since[number], self._noted[number] = 0 if over else began, moment
             sensor, length = self._channels.sensors[number], max(until - began, 0)
-            found.append(Silence(sensor, now, began, length, int(limit[number]), over))
+            usual = int(min(limit[number], _LONGEST))  # without end for a sensor of quantities that no kind knows
+            found.append(Silence(sensor, now, began, length, usual, over, bool(gone[number]) and not over))
         return found
 
     @property

@@ -22,9 +22,13 @@ _UNIT = re.compile(rf"{_NAME}{_POWER}(?: ?[*/·⋅. ] ?{_NAME}{_POWER})*")
 _EXPONENT = re.compile(r"(?<=[^\W\d_])\^?([-+]?[1-9])(?!\w)")
 _SPELLINGS = {
     "cel": "degC",  # UCUM, and so SenML
+    "°c": "degC",
+    "degc": "degC",
     "celsius": "degC",
     "deg c": "degC",
     "degrees c": "degC",
+    "°f": "degF",
+    "degf": "degF",
     "deg f": "degF",
     "degrees f": "degF",
     "fahrenheit": "degF",
@@ -47,7 +51,12 @@ _SPELLINGS = {
     "kts": "knot",
     "kmh": "km/h",
     "kph": "km/h",
+    "km/h": "km/h",
     "m/sec": "m/s",
+    "ntu": "NTU",
+    "ph": "pH",
+    "us/cm": "uS/cm",
+    "ms/cm": "mS/cm",
 }
 """Spellings that are usual and that pint does not know or takes for something else; in lower case."""
 _TEMPERATURES = {"C": "degC", "F": "degF"}  # else coulomb and farad

@@ -18,7 +18,14 @@ from gateway.edge.reasons import Reason
 _HOUR = 3_600_000.0
 _MINUTE = 60_000
 _NEVER = -1e15  # ms; before any reading
-_NO_READING = int(Reason.MISSING | Reason.OUT_OF_ORDER | Reason.DUPLICATE_TIME | Reason.FUTURE | Reason.GROSS_RANGE)
+_NO_READING = int(
+    Reason.MISSING
+    | Reason.OUT_OF_ORDER
+    | Reason.DUPLICATE_TIME
+    | Reason.FUTURE
+    | Reason.GROSS_RANGE
+    | Reason.SENDER_BAD
+)
 _LATEST = 12  # readings over which activity is taken
 _PACE = 2 / (_LATEST + 1)
 _MEMORY = 14 * 24 * _HOUR  # ms, and in readings:

@@ -12,7 +12,8 @@ from gateway.edge.reasons import Reason
 from sensors.kinds import SEVERITIES
 
 _CALM_READINGS = 3  # readings below an event's limit that end it, so that noise around a limit is one event
-_SPEAKS_NOT_AGAINST = int(Reason.DIAGNOSTICS | Reason.UNUSUAL)  # a flood is one, though the battery is low
+# a flood is one, though the battery is low, or the instrument at its end
+_SPEAKS_NOT_AGAINST = int(Reason.DIAGNOSTICS | Reason.UNUSUAL | Reason.OVER_RANGE)
 
 
 @dataclass(frozen=True, slots=True)

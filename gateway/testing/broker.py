@@ -5,7 +5,7 @@ import importlib.util
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _PATIENCE = 10.0
 _PAYLOAD = 2**24
 _OFTEN = 512  # messages between two looks at how far the gateway is
 
-Message = tuple[str, bytes]
+Message = tuple[str, bytes, int]
 
 
 class Broker:
@@ -70,42 +70,38 @@ class Broker:
                 data = payload.encode()
             case _:
                 data = json.dumps(payload).encode()
-        self.publish_all([(topic, data)])
+        self.publish_all([(topic, data, 0)])
 
     def publish_all(
-        self,
-        messages: Iterable[Message],
-        *,
-        times: Sequence[int] = (),
-        speed: float | None = None,
-        behind: Callable[[], bool] = lambda: False,
-    ) -> None:
+        self, messages: Iterable[Message], *, speed: float | None = None, behind: Callable[[], bool] = lambda: False
+    ) -> int:
         """Publishes messages at QoS 1, in order; returns when the broker has them all.
 
         Args:
-            messages: Topics and payloads.
-            times: When each was recorded, ms; for a pace.
-            speed: How many times faster than that; as fast as possible when None.
+            messages: Topic, payload and time in ms of each.
+            speed: How many times faster than their times say; as fast as possible when None.
             behind: Says whether the receiver is so far behind that it is waited for.
+
+        Returns:
+            How many there were.
 
         Raises:
             TestingError: The broker does not take them.
         """
         with ThreadPoolExecutor(1) as thread:  # the test may have an event loop of its own
-            thread.submit(asyncio.run, self._publish(messages, times, speed, behind)).result()
+            return thread.submit(asyncio.run, self._publish(messages, speed, behind)).result()
 
-    async def _publish(
-        self, messages: Iterable[Message], times: Sequence[int], speed: float | None, behind: Callable[[], bool]
-    ) -> None:
+    async def _publish(self, messages: Iterable[Message], speed: float | None, behind: Callable[[], bool]) -> int:
         from gateway.publish import Broker as Address  # noqa: PLC0415 - brings asyncio's TLS; only when it is used
         from gateway.publish import Publisher, PublishError  # noqa: PLC0415
 
-        began = time.monotonic()
+        began, first, number = time.monotonic(), None, 0
         try:
             async with Publisher(Address("127.0.0.1", self.port), patience=_PATIENCE) as publisher:
-                for number, (topic, payload) in enumerate(messages):
+                for number, (topic, payload, moment) in enumerate(messages, 1):
                     if speed is not None:
-                        ahead = (times[number] - times[0]) / 1000 / speed - (time.monotonic() - began)
+                        first = moment if first is None else first
+                        ahead = (moment - first) / 1000 / speed - (time.monotonic() - began)
                         await asyncio.sleep(max(0.0, ahead))
                     if number % _OFTEN == 0:
                         while await asyncio.to_thread(behind):
@@ -120,6 +116,7 @@ class Broker:
         except UnicodeEncodeError as error:
             msg = f"topic {error.object!r} is not UTF-8 and cannot be published"
             raise TestingError(msg) from error
+        return number
 
     def deliveries(self, subscriptions: Iterable[str], before: Mapping[str, int]) -> int:
         """How many deliveries what was published makes to a client; a message makes one for each filter that fits.

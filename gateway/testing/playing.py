@@ -1,17 +1,18 @@
 """A recorded stream, replayed through a test's broker and gateway into its store."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.testing.agent import Gateway
-from gateway.testing.broker import Message
 from gateway.testing.points import DeadLetter, Event, Ledger, Stored, Verdict
 from gateway.testing.process import TestingError
 
-TOPIC = "city/{site}/{kind}/{sensor}"
+if TYPE_CHECKING:
+    from gateway.streams import Stream
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,51 +52,31 @@ class Replay:
         return self.gateway.dead_letters()
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A recorded stream, read.
-
-    Attributes:
-        messages: Topics and payloads.
-        times: When each was recorded, ms UTC.
-    """
-
-    messages: list[Message]
-    times: list[int]
-
-
-def read(path: Path, options: Mapping[str, Any]) -> Recording:
-    """Reads a recording.
+def read(path: Path, options: Mapping[str, Any]) -> "Stream":
+    """Opens a recording.
 
     Args:
-        path: CSV, plain or gzip'd.
+        path: ``.cgrec``, or CSV, plain or gzip'd.
         options: How to read a CSV: those of ``citygate replay``, with ``_`` for ``-``.
 
     Raises:
         TestingError: It cannot be read, or an option is not known.
     """
-    from gateway.layouts import layout_of  # noqa: PLC0415 - only when there is something to read
-    from sensors.recording import Recording as Table  # noqa: PLC0415
+    from gateway.streams import Stream  # noqa: PLC0415 - only when there is something to read
     from sensors.recording import RecordingError  # noqa: PLC0415
+    from sensors.stream import StreamError  # noqa: PLC0415
 
     known = dict(options)
-    topic = known.pop("topic", TOPIC)
-    renamed = known.pop("columns", {})
+    topic = known.pop("topic", None)
     try:
-        topic.format(site="", kind="", sensor="")
-        known["columns"] = [f"{name}={quantity}" for name, quantity in renamed.items()]
-        layout = layout_of(**known)
-        table = Table(path, layout)
-        messages, times = [], []
-        for reading in table:
-            name = topic.format(site=reading.site, kind=reading.kind, sensor=reading.sensor)
-            messages.append((name, reading.payload(reading.time)))
-            times.append(reading.time)
-    except (RecordingError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        text = str(error).removeprefix("layout_of() ")
-        msg = text if isinstance(error, RecordingError) else f"recording {path.name}: {text}"
+        if "columns" in known:
+            known["columns"] = [f"{name}={quantity}" for name, quantity in known["columns"].items()]
+        return Stream(path, topic, known)
+    except (RecordingError, StreamError, OSError) as error:
+        raise TestingError(str(error)) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        msg = f"recording {path.name}: {str(error).removeprefix('layout_of() ')}"
         raise TestingError(msg) from error
-    return Recording(messages, times)
 
 
 def pace(speed: float | str) -> float | None:
@@ -129,9 +110,11 @@ def replay(path: Path, gateway: Gateway, *, speed: float | str = "max", options:
         TestingError: It cannot be read or replayed.
     """
     rate = pace(speed)
-    recording = read(path, options)
-    gateway.broker.publish_all(recording.messages, times=recording.times, speed=rate, behind=gateway.behind)
-    return Replay(path, gateway, len(recording.messages), gateway.settle())
+    stream = read(path, options)
+    published = gateway.broker.publish_all(stream, speed=rate, behind=gateway.behind)
+    for damage in stream.damage:
+        warnings.warn(f"{path}: {damage}", stacklevel=2)
+    return Replay(path, gateway, published, gateway.settle())
 
 
 def found(name: str, folders: Iterable[Path], what: str) -> Path:

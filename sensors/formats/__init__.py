@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 BUILTIN = {
     "airrohr": "sensors.formats.airrohr:Airrohr",
@@ -22,14 +21,14 @@ BUILTIN = {
     "hj212": "sensors.formats.hj212:Hj212",
     "influx": "sensors.formats.influx:Influx",
     "json": "sensors.formats.json:Json",
+    "senml": "sensors.formats.senml:Senml",
     "sparkplug": "sensors.formats.sparkplug:Sparkplug",
     "tasmota": "sensors.formats.tasmota:Tasmota",
     "ttn": "sensors.formats.ttn:Ttn",
     "zigbee2mqtt": "sensors.formats.zigbee2mqtt:Zigbee2Mqtt",
 }
 """Name of a format → module and class. A module is imported when a source first names its format."""
-ENTRY_POINTS = "citygate.formats"
-"""The group of entry points by which installed packages add formats."""
+_INSTALLED = "sensors.formats.installed"  # imported when it is needed, since it needs what is here
 
 
 class FormatError(Exception):
@@ -108,7 +107,7 @@ class Declared(NamedTuple):
     """What a source declares of its payloads.
 
     Attributes:
-        time: Key of the observation time, for formats without one of their own; None when payloads have none.
+        time: Key of the observation time, for formats that take one; None when payloads have none.
         rename: Name in the payload → quantity. It goes before the format's own names.
         options: The table ``[source.options]``.
     """
@@ -132,8 +131,12 @@ class Format(abc.ABC):
         FormatError: If they cannot be used together.
     """
 
-    names_sensors: ClassVar[bool] = False
+    names_sensors: bool = False
     """Whether payloads name their sensors, so that the topic need not."""
+    takes_time: ClassVar[bool] = False
+    """Whether the source says which key is the time; else payloads have a time of their own, or none."""
+    relative_times: ClassVar[bool] = False
+    """Whether payloads may say their time by that of their arrival: they are not read before the clock is known."""
     options: ClassVar[type[Options]] = Options
     units: ClassVar[Mapping[str, str]] = {}
     """Quantity → the unit in which this format sends it, where that is not the kind's and payloads do not say."""
@@ -159,7 +162,7 @@ class Format(abc.ABC):
 
 def names() -> list[str]:
     """Names of all formats that are installed."""
-    return sorted({*BUILTIN, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+    return sorted({*BUILTIN, *import_module(_INSTALLED).names()})
 
 
 def find(name: str) -> type[Format]:
@@ -172,16 +175,26 @@ def find(name: str) -> type[Format]:
         module, _, attribute = place.partition(":")
         found: type[Format] = getattr(import_module(module), attribute)
         return found
-    entries = [entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == name]
-    if not entries:
+    installed: type[Format] | None = import_module(_INSTALLED).load(name)
+    if installed is None:
         msg = f"unknown format '{name}'; there are {', '.join(names())}"
         raise FormatError(msg)
+    return installed
+
+
+def make(name: str, declared: Declared) -> Format:
+    """A format, as a source declares it.
+
+    Raises:
+        FormatError: If there is none of that name, or it cannot be used so; names the option.
+    """
+    kind = find(name)
     try:
-        loaded = entries[0].load()
-    except Exception as error:
-        msg = f"format '{name}' of {entries[0].value}: {error}"
+        kind.options.model_validate(declared.options)
+        return kind(declared)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        has = ", ".join(kind.options.model_fields) or "none"
+        msg = f"format '{name}': option {key}: {first['msg']}; its options: {has}"
         raise FormatError(msg) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Format)):
-        msg = f"format '{name}': {entries[0].value} is no subclass of sensors.formats.Format"
-        raise FormatError(msg)
-    return loaded

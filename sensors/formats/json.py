@@ -2,17 +2,21 @@
 
 The time is a number in s, ms, µs or ns, or RFC 3339 text with an offset. Numbers may be written as text; ``null`` is a
 missing value; a wind direction may be a point of the compass.
+
+What lies deeper is named by its path: ``env.pm25``, ``probes.0.temperature``. A list of objects can be a sample each.
 """
 
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 import msgspec
+from pydantic import Field
 
-from sensors.formats import Decoded, Format, PayloadError, Sample
+from sensors.formats import Declared, Decoded, Format, Options, PayloadError, Sample
 
 COMPASS = {
     point: index * 22.5
@@ -42,8 +46,33 @@ def plain(payloads: Iterable[bytes]) -> list[dict[str, float] | None]:
     return read
 
 
+class JsonOptions(Options):
+    """Options of ``json``."""
+
+    each: str | None = Field(
+        None,
+        description="path of a list of objects that are a sample each; `.` if the payload is the list. What stands "
+        "beside the list holds for each of them, unless it says otherwise",
+    )
+    sensor: str | None = Field(None, description="path of the sensor's name; without it, the topic names the sensor")
+
+
 class Json(Format):
-    """Reads JSON payloads, whatever they hold."""
+    """Reads JSON payloads, whatever they hold.
+
+    Attributes:
+        composed: Whether a payload may say more than what one sensor measures at one time.
+    """
+
+    takes_time = True
+    options: ClassVar[type[Options]] = JsonOptions
+
+    def __init__(self, declared: Declared) -> None:
+        super().__init__(declared)
+        options = JsonOptions.model_validate(declared.options)
+        self._each, self._sensor = options.each, options.sensor
+        self.names_sensors = options.sensor is not None
+        self.composed = options.each is not None or options.sensor is not None
 
     def decode(self, topic: str, payload: bytes, received: int) -> Decoded:  # noqa: ARG002 - it says all by itself
         """Reads one payload.
@@ -56,22 +85,65 @@ class Json(Format):
         except (ValueError, RecursionError) as error:
             msg = f"not valid JSON: {error}"
             raise PayloadError(msg) from error
-        if not isinstance(data, dict):
-            msg = f"expected a JSON object, not {type(data).__name__}"
+        if self._each is None:
+            return Decoded([self._sample(_object(data), "")])
+        return Decoded([*self._samples(data, self._each)])
+
+    def _samples(self, data: object, path: str) -> Iterator[Sample]:
+        beside: dict[str, object] = {}
+        if path == ".":
+            many = data
+        else:
+            beside = dict(_flat(_object(data), leave=path))
+            many = beside.pop(path, None)
+        if not isinstance(many, list):
+            msg = f"{path}: expected a list of objects, not {_shown(many)}"
             raise PayloadError(msg)
-        fields: dict[str, object] = data
-        time = math.nan
+        start = "" if path == "." else f"{path}."
+        for number, one in enumerate(many):
+            its = _object(one, f"{start}{number}: ")
+            yield self._sample({**beside, **its}, f"{start}{number}.")
+
+    def _sample(self, data: Mapping[str, object], where: str) -> Sample:
+        """What an object says; *where* is its path."""
+        fields = dict(_flat(data))
+        sample = Sample()
         if self.time is not None and (sent := fields.pop(self.time, None)) is not None:
-            time = _time(self.time, sent)
-        values: dict[str, float] = {}
-        problems: list[str] = []
+            sample.time = _time(f"{where}{self.time}", sent)
+        if self._sensor is not None:
+            named = fields.pop(self._sensor, None)
+            if isinstance(named, bool) or not isinstance(named, int | str) or named == "":
+                msg = f"{where}{self._sensor}: expected the name of a sensor, not {_shown(named)}"
+                raise PayloadError(msg)
+            sample.sensor = str(named)
+        problems = []
         for key, value in fields.items():
             try:
-                values[self.rename.get(key, key)] = _number(value)
+                sample.values[self.rename.get(key, key)] = _number(value)
             except (TypeError, ValueError, OverflowError):
-                printable = key[:80].encode("utf-8", "backslashreplace").decode()
+                printable = f"{where}{key}"[:80].encode("utf-8", "backslashreplace").decode()
                 problems.append(f"{printable}: expected a number, not {_shown(value)}")
-        return Decoded([Sample(time, values, tuple(problems))])
+        sample.problems = tuple(problems)
+        return sample
+
+
+def _object(data: object, where: str = "") -> dict[str, object]:
+    if not isinstance(data, dict):
+        msg = f"{where}expected a JSON object, not {type(data).__name__}"
+        raise PayloadError(msg)
+    return data
+
+
+def _flat(data: Mapping[str, object], leave: str | None = None) -> Iterator[tuple[str, object]]:
+    """What is no object and no list, by its path; and what is at *leave*, as it is."""
+    below: list[tuple[str, Any]] = [*data.items()][::-1]
+    while below:
+        path, value = below.pop()
+        inside = [*value.items()] if isinstance(value, dict) else [*enumerate(value)] if isinstance(value, list) else []
+        if path == leave or not inside:
+            yield path, value
+        else:
+            below += [(f"{path}.{key}", item) for key, item in reversed(inside)]
 
 
 def _number(value: object) -> float:

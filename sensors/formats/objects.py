@@ -63,4 +63,7 @@ def no_number(key: str, value: object) -> str:
 
 def printable(text: str, length: int = 80) -> str:
     """The start of a foreign text, as every log and terminal can show it."""
-    return text[:length].encode("utf-8", "backslashreplace").decode()
+    start = text[:length]
+    if start.isprintable():
+        return start
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in start)

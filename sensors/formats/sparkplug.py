@@ -48,7 +48,7 @@ class SparkplugOptions(Options):
     rebirth: bool = Field(
         default=True, description="whether a node whose data no birth explains is asked for a new one"
     )
-    rebirth_every: Duration = Field(60.0, gt=0, description="a node is asked at most once in this time")
+    rebirth_every: Duration = Field(60.0, gt=0, description="a node is asked at most once in this time, such as `30s`")
     eng_unit: bool = Field(default=True, description="whether the property `engUnit` of a metric is its unit")
     qualify: bool = Field(
         default=False, description="whether a device is called `EDGE.DEVICE`, for nodes whose devices share their names"
@@ -186,7 +186,7 @@ class _Node:
 
 
 class Sparkplug(Format):
-    """Reads the births, data and deaths of edge nodes and their devices."""
+    """Reads Sparkplug B: the births, data and deaths of edge nodes and their devices."""
 
     names_sensors = True
     options = SparkplugOptions

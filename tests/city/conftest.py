@@ -34,7 +34,10 @@ def city_config(tmp_path: Path, host: str = "127.0.0.1", **sections: dict[str, o
 async def running(config: CityConfig) -> AsyncIterator[FastAPI]:
     app = create_app(config, config.store.path.parent / "no-page")
     async with app.router.lifespan_context(app):
-        app.state.context.view.store.freshness = 0.0
+        view = app.state.context.view
+        view.store.freshness = view.grading.age_s = 0.0
+        for kept in view.grading.means:
+            kept.age_s = 0.0
         yield app
 
 

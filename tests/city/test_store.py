@@ -1,3 +1,4 @@
+import math
 import random
 import time
 import uuid
@@ -88,6 +89,25 @@ async def test_a_step_gives_mean_extremes_and_the_worst_flag(store: Store) -> No
     (north,) = await store.buckets(KEY, "wind_direction", NOW - 120_000, NOW, 60_000, direction=True)
     assert north.mean is not None
     assert min(north.mean, 360 - north.mean) == pytest.approx(0, abs=1e-6)
+
+
+async def test_means_of_a_kind_leave_out_what_is_suspect_or_failed(store: Store) -> None:
+    means = await store.means("air", ["pm25", "battery", "o3"], NOW - 120_000, NOW, 60_000, energy=False)
+    assert {name: [tuple(step) for step in steps] for (key, name), steps in means.items() if key == KEY} == {
+        "pm25": [(NOW - 120_000, 10, 1), (NOW - 60_000, 30, 1)],
+        "battery": [(NOW - 120_000, 90, 1)],
+    }
+    assert len(means) == 2
+    assert await store.means("noise", ["laeq"], NOW - 120_000, NOW, 60_000, energy=True) == {}
+    assert await store.means("air", ["pm25"], NOW - 20_000, NOW, 60_000, energy=False) == {}
+
+
+async def test_levels_have_the_mean_of_their_energy(store: Store) -> None:
+    steps = (await store.means("air", ["wind_direction"], NOW - 120_000, NOW, 60_000, energy=True))[
+        KEY, "wind_direction"
+    ]
+    assert [step.number for step in steps] == [2]
+    assert steps[0].mean == pytest.approx(350 - 10 * math.log10(2))
 
 
 async def test_events_are_put_together_from_their_points(store: Store) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.check import check
 from gateway.config import ConfigError, GatewayConfig, load
-from gateway.edge.decode import SourceError
 from gateway.edge.reasons import Reason
+from gateway.edge.source import SourceError
 from sensors import kinds
 from tests.edge.inspecting import MINUTE, NOW, Inspected, easily_alarmed
 

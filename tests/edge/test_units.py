@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import SourceConfig
-from gateway.edge.decode import SourceError
+from gateway.edge.source import SourceError
 from gateway.edge.units import UnitError, condition, conversion
 from sensors import kinds
 from tests.edge.test_way import NOW, Way
@@ -55,6 +55,12 @@ GASES = {name: item for name, item in kinds.builtin()["air"].quantities.items() 
         (55, "dBA", "dB(A)", 55.0),
         (3.14159265358979, "rad", "°", 180.0),
         (1, "klx", "lx", 1000.0),
+        # as data sheets and configurations have them
+        (20.5, "DEGC", "°C", 20.5),
+        (90, "KM/H", "km/h", 90),
+        (1.413, "ms/cm", "µS/cm", 1413.0),
+        (4, "ntu", "NTU", 4),
+        (7, "PH", "pH", 7),
     ],
 )
 def test_a_value_arrives_in_its_kinds_unit(sent: float, unit: str, stored: str, value: float) -> None:

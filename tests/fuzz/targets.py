@@ -1,6 +1,7 @@
 """What is fuzzed: each target takes any bytes, and raises if something is lost, miscounted or cannot be stored."""
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from gateway.config import MqttConfig, SourceConfig
 from gateway.edge import salvage
 from gateway.edge.ingest import MAX_PACKET, Link, Mqtt5Ingest
+from sensors.formats import BUILTIN, Declared, PayloadError, find
 from sensors.lineprotocol import parse
 from tests.edge.test_way import Way
 
@@ -33,6 +35,26 @@ def payload(data: bytes) -> None:
             points, errors = parse(lines, "ms")
             assert not errors, errors
             assert len(points) == lines.count(b"\n") + 1
+
+
+_FORMATS = [find(name) for name in BUILTIN]  # imported now, so that the fuzzer sees into them
+_TOPICS = ("city/a/air/b", "tele/a/SENSOR", "zigbee2mqtt/a", "spBv1.0/a/NBIRTH/b", "spBv1.0/a/NDATA/b")
+
+
+def formats(data: bytes) -> None:
+    """Any bytes to every format, as a payload and again: samples that can be stored, or a refusal."""
+    for kind in _FORMATS:
+        form = kind(Declared("ts"))
+        for topic in _TOPICS * 2:
+            try:
+                decoded = form.decode(topic, data, 1_700_000_000_000)
+            except PayloadError as error:
+                assert str(error).isprintable(), error  # noqa: PT017 - a refusal is one line
+                continue
+            for sample in decoded.samples:
+                assert not any(map(math.isinf, sample.values.values())), sample
+                assert "\n" not in "".join(sample.problems), sample
+                assert sample.quality.keys() <= sample.values.keys(), sample
 
 
 class _Wire(asyncio.Transport):
@@ -93,6 +115,7 @@ def spool(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "payload": payload,
+    "formats": formats,
     "packet": packet,
     "line_protocol": line_protocol,
     "spool": spool,

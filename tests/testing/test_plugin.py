@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sensors.stream import MAGIC, Writer
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = Path(__file__).parent / "example"
 CONFIG = '[gateway]\nid = "gw"\n[[output]]\nurl = "http://influx.example.org:8086"\n'
@@ -100,18 +102,34 @@ def test_columns_and_topics_are_declared_in_the_marker(project: Project) -> None
         ("'day.csv', speed=0", "speed: expected a number above 0 or 'max', not 0"),
         ("'day.csv', colour='red'", "recording day.csv: got an unexpected keyword argument 'colour'"),
         ("'day.csv', kind='airr'", "no kind 'airr' (did you mean 'air'?)"),
+        ("'cut.cgrec', kind='air'", "recording cut.cgrec: 'kind' says how to read a CSV"),
+        ("'cut.cgrec'", "cut.cgrec: ends in its header"),
         ("'day.csv', config='none.toml'", "the gateway's configuration 'none.toml' is not there; looked for "),
         ("'day.csv', config='bad.toml'", "output[0].ulr: unknown key; did you mean 'url'?"),
         ("'day.csv', config='kind.toml'", "unknown kind 'airr'; did you mean 'air'?"),
     ],
 )
 def test_what_is_wrong_is_said_without_a_traceback(project: Project, marker: str, says: str) -> None:
+    (project.folder / "cut.cgrec").write_bytes(MAGIC)
     project.write("bad.toml", CONFIG.replace("url", "ulr"))
     project.write("kind.toml", CONFIG + '[[source]]\ntopic = "a/{site}/{sensor}"\nkind = "airr"\n')
     said = project.says(f"@pytest.mark.recording({marker})\ndef test_it(replayed): pass")
     assert says in said
     assert "Traceback" not in said
     assert "gateway/testing/" not in said, "its own code is no help"
+
+
+def test_a_recording_of_messages_that_was_cut_is_replayed_as_far_as_it_goes(project: Project) -> None:
+    whole = project.folder / "whole.cgrec"
+    with Writer(whole) as writer:
+        for number in range(4100):
+            payload = b'{"ts":%d,"pm25":%d}' % (1_790_000_000 + number, number % 7)
+            writer.add("city/east/air/a1", payload, qos=1, monotonic=number, wall=1_790_000_000 * 10**9)
+    (project.folder / "cut.cgrec").write_bytes(whole.read_bytes()[:-200])
+    test = "@pytest.mark.recording('cut.cgrec')\ndef test_it(replayed): assert_ledger(replayed.ledger, received=4000)"
+    said = project.says(test, code=0)
+    assert "UserWarning" in said
+    assert "bytes passed over" in said
 
 
 def test_without_the_marker_the_fixture_says_what_it_needs(project: Project) -> None:

@@ -1,15 +1,16 @@
-"""Reading: overview, kinds, map, sensors, series, events, gateways, stream."""
+"""Reading: overview, scales, kinds, map, sensors, series, events, gateways, stream."""
 
 import math
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway import __version__
 from gateway.city import view as city
 from gateway.city.api.context import Anyone, Context, Reader
+from gateway.city.grade_models import Scales, SensorFeatures
 from gateway.city.models import (
     Events,
     Gateways,
@@ -18,6 +19,7 @@ from gateway.city.models import (
     Kinds,
     Overview,
     SensorDetail,
+    SensorOut,
     Sensors,
     Series,
     State,
@@ -33,6 +35,10 @@ _SENSOR_EVENTS = 50
 _TIME_LIMIT_MS = 9_000_000_000_000  # beyond any time that InfluxDB can hold
 
 
+class _GeoJson(JSONResponse):
+    media_type = "application/geo+json"
+
+
 @router.get("/api/health", tags=["health"])
 async def health(here: Anyone) -> Health:
     """Whether the view works; always open."""
@@ -42,8 +48,16 @@ async def health(here: Anyone) -> Health:
 
 @router.get("/api/v1/overview", tags=["city"])
 async def overview(here: Reader) -> Overview:
-    """The city at a glance."""
-    return here.view.overview(await here.view.snapshot(), city.now_ms())
+    """The city at a glance, with indices and grades of the town, its districts and its sites."""
+    snapshot, now = await here.view.snapshot(), city.now_ms()
+    grades = await here.view.grades(snapshot, now)
+    return here.view.overview(snapshot, grades.out, now)
+
+
+@router.get("/api/v1/scales", tags=["city"])
+async def scales(here: Reader) -> Scales:
+    """What the levels of grades mean: names, colours, limits, and where the numbers are from."""
+    return here.view.scales(city.now_ms())
 
 
 @router.get("/api/v1/kinds", tags=["city"])
@@ -71,16 +85,17 @@ async def sensors(
     """All sensors with their newest readings, or those of a kind, a site, a state."""
     now = city.now_ms()
     found = here.view.sensors(await here.view.snapshot(), now)
-    return Sensors(
-        time=iso(now),
-        sensors=[
-            sensor
-            for sensor in found
-            if (kind is None or sensor.kind == kind)
-            and (site is None or sensor.site == site)
-            and (state is None or sensor.state == state)
-        ],
-    )
+    return Sensors(time=iso(now), sensors=_chosen(found, kind, site, state))
+
+
+@router.get("/api/v1/sensors.geojson", tags=["sensors"], response_class=_GeoJson)
+async def sensor_features(
+    here: Reader, kind: str | None = None, site: str | None = None, state: State | None = None
+) -> SensorFeatures:
+    """Sensors as GeoJSON for a map of one's own: newest values, state and grade."""
+    snapshot, now = await here.view.snapshot(), city.now_ms()
+    grades = await here.view.grades(snapshot, now)
+    return here.view.features(_chosen(here.view.sensors(snapshot, now), kind, site, state), grades)
 
 
 @router.get("/api/v1/sensors/{sensor_id}", tags=["sensors"])
@@ -162,10 +177,20 @@ async def gateways(here: Reader) -> Gateways:
 
 @router.get("/api/v1/stream", tags=["city"], response_class=StreamingResponse)
 async def stream(here: Reader, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
-    """Server-sent events: hello, sensors, events, gateways; each carries what changed."""
+    """Server-sent events: hello, sensors, events, gateways, each with what changed; grades, all of them."""
     last_id = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 20 else None  # noqa: PLR2004
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(here.hub.listen(last_id), media_type="text/event-stream", headers=headers)
+
+
+def _chosen(sensors: list[SensorOut], kind: str | None, site: str | None, state: State | None) -> list[SensorOut]:
+    return [
+        sensor
+        for sensor in sensors
+        if (kind is None or sensor.kind == kind)
+        and (site is None or sensor.site == site)
+        and (state is None or sensor.state == state)
+    ]
 
 
 async def _latest(here: Context, sensor_id: str) -> LatestSensor:

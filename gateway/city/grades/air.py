@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import NamedTuple
 
 from gateway.city.grades.tables import AirLevel, AirScale, Breakpoints, Pollutant
@@ -113,7 +114,7 @@ def sub_index(scale: AirScale, pollutant: Pollutant, table: Breakpoints, mean: f
     """
     step = Fraction(1, 10**pollutant.decimals) if pollutant.decimals is not None else Fraction(0)
     value = _decimals(scale, pollutant, _exact(max(0.0, _converted(pollutant, mean))))
-    bounds = [_exact(bound) for bound in table.bounds]
+    bounds = _exact_bounds(table.bounds)
     if value >= bounds[-1]:
         return table.index[-1]
     if value <= bounds[0]:
@@ -138,6 +139,11 @@ def _converted(pollutant: Pollutant, mean: float) -> float:
 
 def _exact(value: float) -> Fraction:
     return Fraction(f"{value:.{_DIGITS}f}")
+
+
+@cache
+def _exact_bounds(bounds: tuple[float, ...]) -> list[Fraction]:
+    return [_exact(bound) for bound in bounds]
 
 
 def _decimals(scale: AirScale, pollutant: Pollutant, value: Fraction) -> Fraction:

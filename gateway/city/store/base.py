@@ -71,6 +71,14 @@ class Bucket(NamedTuple):
     high: float | None
 
 
+class StepMean(NamedTuple):
+    """The mean of what was good, or not evaluated, within a step, and of how many readings it is."""
+
+    time: int
+    mean: float
+    number: int
+
+
 class Quarantined(NamedTuple):
     """A value that failed and was kept out of the series."""
 
@@ -78,6 +86,10 @@ class Quarantined(NamedTuple):
     value: float | None
     flag: int
     reason: str
+
+
+Means = dict[tuple[SensorKey, str], list[StepMean]]
+"""Means by sensor and quantity."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -149,6 +161,25 @@ class Store(Protocol):
             end: First millisecond that no longer belongs.
             step: Length of a bucket in milliseconds.
             direction: Values are degrees of a circle, whose mean is the mean direction.
+        """
+
+    async def means(  # noqa: PLR0913 - a question is made of all of these
+        self, kind: str, quantities: Sequence[str], start: int, end: int, step: int, *, energy: bool
+    ) -> Means:
+        """Means by ``step`` milliseconds, aligned to the epoch, of all sensors of a kind with start <= time < end.
+
+        Readings that are suspect, failed or missing do not enter; steps without any other are absent.
+
+        Args:
+            kind: The kind.
+            quantities: Names of the quantities.
+            start: First millisecond.
+            end: First millisecond that no longer belongs.
+            step: Length of a step in milliseconds.
+            energy: Values are levels in dB, whose mean is the level of their mean energy.
+
+        Returns:
+            By sensor and quantity, in order of time.
         """
 
     async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:

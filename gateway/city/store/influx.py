@@ -5,8 +5,9 @@ the time of each value. The first look goes deep; the following ones take the la
 is known, so that a quantity that is reported once an hour keeps its reading.
 """
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -30,6 +31,7 @@ from gateway.city.store.base import (
     Quarantined,
     Reading,
     SensorKey,
+    StepMean,
     StoreError,
     TooManyPointsError,
 )
@@ -41,6 +43,8 @@ _EVENT_POINTS = 5000
 _TIMEOUT_S = 15.0
 _SENSOR_TAGS = frozenset({"site", "sensor"})
 _KINDS_FOR_S = 60.0
+_NEPERS = math.log(10) / 10
+"""A decibel as the natural logarithm of an energy: InfluxQL has exp(), and no power of a constant."""
 
 
 class InfluxStore:
@@ -117,6 +121,49 @@ class InfluxStore:
             for at, row in sorted(rows.items())
         ]
 
+    async def means(  # noqa: PLR0913 - see the protocol
+        self, kind: str, quantities: Sequence[str], start: int, end: int, step: int, *, energy: bool
+    ) -> base.Means:
+        """Means by step of all sensors of a kind: sums of all readings, less those of what is suspect or failed.
+
+        A point without a flag meets no condition on it, so what must stay out is asked for, not what may enter.
+        """
+        if not quantities or kind not in await self._sensor_kinds():
+            return {}
+        time_range = f"time >= {start:d}ms AND time < {end:d}ms"
+        group = f'GROUP BY time({step:d}ms),"site","sensor" fill(none)'
+        statements = []
+        for quantity in quantities:
+            value, flag = _name(quantity), _name(quantity + QC_SUFFIX)
+            for where in (time_range, f"{time_range} AND {flag} >= {SUSPECT:d}"):
+                source = f"FROM {_name(kind)} WHERE {where}"
+                if energy:
+                    nepers = f"SELECT {value} * {_NEPERS!r} AS level {source}"
+                    source = f"FROM (SELECT exp(level) AS v FROM ({nepers})) WHERE {time_range}"  # noqa: S608 - escaped
+                statements.append(
+                    f"SELECT sum({'v' if energy else value}) AS total, count({'v' if energy else value}) AS number"
+                    f" {source} {group}"
+                )
+        sums: dict[tuple[SensorKey, str], dict[int, list[float]]] = {}
+        for place, found in enumerate(await self._results(*statements)):
+            sign = -1 if place % 2 else 1
+            for series in found:
+                key = SensorKey(kind, series["tags"]["site"], series["tags"]["sensor"])
+                steps = sums.setdefault((key, quantities[place // 2]), {})
+                for row in _rows(series):
+                    total = steps.setdefault(row["time"], [0.0, 0])
+                    total[0] += sign * (row["total"] or 0.0)
+                    total[1] += sign * (row["number"] or 0)
+        means = {
+            channel: [
+                StepMean(at, math.log(total / count) / _NEPERS if energy else total / count, int(count))
+                for at, (total, count) in sorted(steps.items())
+                if count > 0
+            ]
+            for channel, steps in sums.items()
+        }
+        return {channel: steps for channel, steps in means.items() if steps}
+
     async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
         """Values that failed with start <= time < end, in order."""
         found = await self._query(
@@ -180,6 +227,10 @@ class InfluxStore:
 
     async def _query(self, *statements: str) -> list[dict[str, Any]]:
         """Runs statements in one request and returns the series of all, in order."""
+        return [series for result in await self._results(*statements) for series in result]
+
+    async def _results(self, *statements: str) -> list[list[dict[str, Any]]]:
+        """Runs statements in one request and returns the series of each."""
         if not statements:
             return []
         if self._session is None:
@@ -208,7 +259,7 @@ class InfluxStore:
         if failure:
             msg = f"{where} cannot answer for database '{config.database}': {failure}; check database in [store]"
             raise StoreError(msg)
-        return [series for result in results for series in result.get("series", [])]
+        return [result.get("series", []) for result in results]
 
 
 def _name(identifier: str) -> str:

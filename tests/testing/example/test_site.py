@@ -31,3 +31,11 @@ def test_the_suppliers_gauges_are_read_in_their_own_words(broker: Broker, gatewa
     assert_ledger(gateway.settle(), received=3, delivered=2, dead=1)
     assert_stored(store.points(quantity="level"), [("2026-03-01T00:00:00Z", 2.15, "good")])
     assert [letter.topic for letter in gateway.dead_letters()] == ["harbour/gauge/quay-3"]
+
+
+@pytest.mark.recording("recordings/gauges.cgrec")
+def test_a_recording_of_the_broker_is_read_byte_for_byte(replayed: Replay) -> None:
+    assert_ledger(replayed.ledger, received=479, delivered=478, dead=1)
+    assert [letter.payload for letter in replayed.dead_letters()] == [b'{"t":1772326200,"']
+    assert_flags(replayed.points(), good=478)
+    assert replayed.points(sensor="quay-1", quantity="level")[0].value == pytest.approx(1.8, abs=0.02)
