@@ -17,12 +17,12 @@ from sensors.formats.objects import UNREADABLE, printable, refusal
 _EVENTS = frozenset({"up", "status", "join", "ack", "txack", "log", "location", "integration"})
 
 
-class _Device(msgspec.Struct, rename="camel"):
+class _Device(msgspec.Struct, rename="camel", gc=False):
     dev_eui: str = ""
     device_name: str = ""
 
 
-class _Event(msgspec.Struct, rename="camel"):
+class _Event(msgspec.Struct, rename="camel", gc=False):
     device_info: _Device | None = None
     time: Moment | None = None
     deduplication_id: str = ""

@@ -9,7 +9,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from pydantic import Field, ValidationError
@@ -63,6 +64,7 @@ _QUANTITIES = {
 _DEEPEST = 8
 _MOST_NAMES = 4096
 _HOUR = 3600
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time as servers write it: RFC 3339, in up to ns."""
@@ -70,14 +72,14 @@ Counter = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 """A frame counter."""
 
 
-class Heard(msgspec.Struct):
+class Heard(msgspec.Struct, gc=False):
     """How well one gateway heard an uplink; a SNR of 0 is left out by the server."""
 
     rssi: float | None = None
     snr: float | None = None
 
 
-class Uplink(NamedTuple):
+class Uplink(msgspec.Struct, gc=False):
     """What a network server says of an uplink.
 
     Attributes:
@@ -112,7 +114,7 @@ class Uplink(NamedTuple):
             return f"{self.device} {self.session} {self.counter}"
         if math.isnan(self.time):
             return None
-        return f"{self.device} {self.session} {self.counter} {self.time // _HOUR:.0f} {self.data}"
+        return f"{self.device} {self.session} {self.counter} {int(self.time // _HOUR)} {self.data}"
 
 
 class LorawanOptions(Options):
@@ -157,7 +159,11 @@ class Lorawan(Format):
             link["lost_uplinks"] = lost
         if uplink.battery is not None:
             link["battery"] = uplink.battery
-        samples = self._readings(topic, uplink, received)
+        if self._codec is None or not uplink.data:
+            values, problems = self._read(uplink)
+            values.update(link)
+            return [Sample(uplink.time, values, problems, sensor, _NOTHING, _NOTHING)]
+        samples = self._decoded(self._codec, topic, uplink, received)
         whole = None
         for sample in samples:
             sample.sensor = sample.sensor or sensor
@@ -171,24 +177,26 @@ class Lorawan(Format):
             samples.append(Sample(uplink.time, link, sensor=sensor))
         return samples
 
-    def _readings(self, topic: str, uplink: Uplink, received: int) -> list[Sample]:
-        if self._codec is not None and uplink.data:
-            try:
-                data = decoded(uplink.data, "base64")
-                sent = received if math.isnan(uplink.time) else round(uplink.time * 1000)
-                return self._codec.decode(topic, data, sent).samples
-            except (ValueError, PayloadError) as error:
-                return [Sample(problems=(f"{self.data_key}: {error}",))]
-        sample = Sample()
-        problems: list[str] = []
+    def _decoded(self, codec: Format, topic: str, uplink: Uplink, received: int) -> list[Sample]:
+        """What a declared codec reads in the device's bytes."""
+        try:
+            data = decoded(uplink.data, "base64")
+            sent = received if math.isnan(uplink.time) else round(uplink.time * 1000)
+            return codec.decode(topic, data, sent).samples
+        except (ValueError, PayloadError) as error:
+            return [Sample(problems=(f"{self.data_key}: {error}",))]
+
+    def _read(self, uplink: Uplink) -> tuple[dict[str, float], tuple[str, ...]]:
+        """Values and problems of the server's object."""
+        values: dict[str, float] = {}
         if uplink.read is not None:
-            self._flatten(uplink.read, "", sample.values, problems, 0)
-        elif uplink.data:
-            problems.append(
-                f"{self.read_key}: the server has no codec for the device: give it one there, or declare options.codec"
-            )
-        sample.problems = tuple(problems)
-        return [sample]
+            problems: list[str] = []
+            self._flatten(uplink.read, "", values, problems, 0)
+            return values, tuple(problems)
+        if not uplink.data:
+            return values, ()
+        problem = "the server has no codec for the device: give it one there, or declare options.codec"
+        return values, (f"{self.read_key}: {problem}",)
 
     def _flatten(
         self, fields: Mapping[str, Any], above: str, values: dict[str, float], problems: list[str], depth: int
@@ -196,17 +204,18 @@ class Lorawan(Format):
         names = self._names
         for key, value in fields.items():
             name = above + key if above else key
-            if isinstance(value, dict | list):
+            kind = type(value)
+            if kind is dict or kind is list:
                 if depth == _DEEPEST:
                     problems.append(f"{self.read_key}.{printable(name)}: nested more than {_DEEPEST} deep")
                     continue
-                below = value if isinstance(value, dict) else {str(at): one for at, one in enumerate(value, 1)}
+                below = value if kind is dict else {str(at): one for at, one in enumerate(value, 1)}
                 self._flatten(below, f"{name}.", values, problems, depth + 1)
                 continue
             quantity, otherwise = names.get(name) or self._name(name)
             if quantity in values:
                 quantity = otherwise
-            if type(value) is float:
+            if kind is float:
                 values[quantity] = value
                 continue
             try:
@@ -249,11 +258,12 @@ def _codec(options: LorawanOptions, declared: Declared) -> Format:
 
 def link_quality(heard: Iterable[Heard]) -> dict[str, float]:
     """``rssi`` and ``snr`` of the gateway that heard best; nothing where none says how well."""
-    best, most = None, (-math.inf, -math.inf)
+    best: dict[str, float] = {}
     for one in heard:
-        if one.rssi is not None and (signal := (one.snr or 0.0, one.rssi)) > most:
-            best, most = one, signal
-    return {} if best is None else {"rssi": most[1], "snr": most[0]}
+        rssi, snr = one.rssi, one.snr or 0.0
+        if rssi is not None and (not best or (snr, rssi) > (best["snr"], best["rssi"])):
+            best = {"rssi": rssi, "snr": snr}
+    return best
 
 
 class Counters:

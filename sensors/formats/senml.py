@@ -9,8 +9,8 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import cbor2
@@ -18,7 +18,7 @@ import msgspec
 from pydantic import Field
 from xxhash import xxh3_64_hexdigest
 
-from sensors.formats import Declared, Decoded, Format, Options, PayloadError, Sample
+from sensors.formats import Declared, Decoded, Format, Options, PayloadError, Quality, Sample
 from sensors.formats.objects import UNREADABLE, printable, refusal
 
 _UNITS = {
@@ -105,6 +105,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-:./_]*")
 _DEVICE = re.compile(r"urn:dev:[A-Za-z0-9]+:[^:/_]+")  # RFC 9039; what follows '_' is a part of the device
 _PLACE = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
 _MOST_NAMES = 4096
+_GOOD: Mapping[str, Quality] = MappingProxyType({})
 
 _LABELS = {
     -1: "bver",
@@ -165,10 +166,11 @@ class SenmlOptions(Options):
 class _Base:
     """The base fields as of a record."""
 
-    __slots__ = ("name", "sum", "time", "unit", "value")
+    __slots__ = ("name", "plain", "sum", "time", "unit", "value")
 
     def __init__(self) -> None:
         self.name, self.time, self.unit = "", 0.0, ""
+        self.plain = True  # neither value nor sum
         self.value: float | None = None
         self.sum: float | None = None
 
@@ -191,6 +193,7 @@ class _Base:
             self.value = record.bv
         if record.bs is not None:
             self.sum = record.bs
+        self.plain = self.value is None and self.sum is None
 
 
 class Senml(Format):
@@ -203,7 +206,7 @@ class Senml(Format):
     def __init__(self, declared: Declared) -> None:
         super().__init__(declared)
         self._separators = SenmlOptions.model_validate(declared.options).separators
-        self._names: dict[tuple[str, str | None], tuple[str | None, str]] = {}
+        self._names: dict[tuple[str, str | None, str], tuple[str | None, str, str]] = {}
 
     def decode(self, topic: str, payload: bytes, received: int) -> Decoded:
         """Reads one pack.
@@ -214,8 +217,10 @@ class Senml(Format):
         problems: list[str] = []
         records: Sequence[_Record | None] | None = None
         if payload.startswith(b"[") and b'_"' not in payload and b"\\u005" not in payload:
-            with suppress(*UNREADABLE):  # the usual pack, in one step; any other is looked at closely
+            try:  # the usual pack, in one step; any other is looked at closely
                 records = _DECODE(payload)
+            except UNREADABLE:
+                records = None
         if records is None:
             records = _read(payload, problems)
         if not records:
@@ -232,28 +237,45 @@ class Senml(Format):
         # "five seconds ago" is something else whenever it is said
         return Decoded(samples, key=f"{topic} {received} {xxh3_64_hexdigest(payload)}" if relative else None)
 
-    def _resolved(  # noqa: C901 - the standard's rules in one loop, and it is hot
+    def _resolved(  # noqa: C901, PLR0912 - the standard's rules in one loop, and it is hot
         self, records: Sequence[_Record | None], received: int, problems: list[str]
     ) -> tuple[list[Sample], bool]:
         """Samples, and whether the time of one is relative to the arrival."""
         samples: list[Sample] = []
-        latest: dict[tuple[str | None, float], tuple[Sample, dict[str, str]]] = {}
+        latest: dict[tuple[str | None, float], tuple[dict[str, float], dict[str, str]]] = {}
         relative = False
         base = _Base()
-        names = self._names
+        names, rename = self._names, self.rename
+        known: tuple[dict[str, float], dict[str, str]] | None = None
+        last_sensor, last_time = None, math.inf
         for place, record in enumerate(records):
             if record is None:
                 continue
-            base.take(place, record)
+            if (
+                record.bn is not None
+                or record.bt is not None
+                or record.bu is not None
+                or record.bv is not None
+                or record.bs is not None
+                or record.bver is not None
+            ):
+                base.take(place, record)
             try:
-                value, total = _numbers(place, record, base)
-                if value is None and total is None and not self.rename:
-                    continue
-                sensor, quantity = names.get((base.name, record.n)) or self._name(place, base.name, record.n)
-                unit = record.u or base.unit
-                if not quantity:
-                    quantity = _BY_UNIT.get(unit, _UNNAMED)
-                    quantity = self.rename.get(quantity, quantity)
+                value, total = record.v, record.s
+                if not (
+                    value is not None
+                    and total is None
+                    and base.plain
+                    and record.vs is None
+                    and record.vb is None
+                    and record.vd is None
+                    and value - value == 0
+                ):
+                    value, total = _numbers(place, record, base)
+                    if value is None and total is None and not rename:
+                        continue
+                key = base.name, record.n, record.u or base.unit
+                sensor, quantity, unit = names.get(key) or self._name(place, *key)
                 time = base.time if record.t is None else base.time + record.t
                 if not _ABSOLUTE <= time < math.inf:
                     relative |= time != 0
@@ -262,18 +284,27 @@ class Senml(Format):
                 problems.append(str(error))
                 continue
             if value is None and total is None:
-                if quantity in self.rename.values():
+                if quantity in rename.values():
                     problems.append(f"$[{place}]: expected a number for {printable(quantity)}, found text or data")
                 continue
-            spelled = _UNITS.get(unit) or printable(unit, 40)
-            if value is not None:
-                _put(samples, latest, (sensor, time), quantity, value, spelled)
-            if total is not None:
-                _put(samples, latest, (sensor, time), f"{quantity}_sum", total, spelled and f"{spelled}*s")
+            while True:
+                if sensor != last_sensor or time != last_time:
+                    last_sensor, last_time = sensor, time
+                    known = latest.get((sensor, time))
+                if known is None or quantity in known[0]:  # a second value of a quantity is another sample's
+                    known = latest[sensor, time] = {}, {}
+                    samples.append(Sample(time, known[0], (), sensor, known[1], _GOOD))
+                if value is not None:
+                    known[0][quantity] = value
+                    if unit:
+                        known[1][quantity] = unit
+                if total is None:
+                    break
+                value, total, quantity, unit = total, None, f"{quantity}_sum", unit and f"{unit}*s"
         return samples, relative
 
-    def _name(self, place: int, base: str, own: str | None) -> tuple[str | None, str]:
-        """Sensor and quantity that a name stands for; no quantity where the name is the sensor's alone.
+    def _name(self, place: int, base: str, own: str | None, unit: str) -> tuple[str | None, str, str]:
+        """Sensor and quantity that a name stands for, and how its unit is spelled.
 
         Raises:
             PayloadError: If it is no name.
@@ -295,10 +326,14 @@ class Senml(Format):
             sensor, quantity = name[:last], name[last + 1 :]
         if quantity:
             quantity = self.rename.get(name) or self.rename.get(quantity) or quantity
+        else:
+            quantity = _BY_UNIT.get(unit, _UNNAMED)
+            quantity = self.rename.get(quantity, quantity)
         if len(self._names) >= _MOST_NAMES:
             self._names.clear()
-        self._names[base, own] = sensor, quantity
-        return sensor, quantity
+        found = sensor, quantity, _UNITS.get(unit) or printable(unit, 40)
+        self._names[base, own, unit] = found
+        return found
 
 
 def _numbers(place: int, record: _Record, base: _Base) -> tuple[float | None, float | None]:
@@ -322,7 +357,7 @@ def _numbers(place: int, record: _Record, base: _Base) -> tuple[float | None, fl
             raise PayloadError(msg)
     if base.sum is not None:
         total = (total or 0.0) + base.sum
-    if math.inf in {value, total} or -math.inf in {value, total}:
+    if (value is not None and math.isinf(value)) or (total is not None and math.isinf(total)):
         msg = f"$[{place}]: expected finite numbers, found v {value} and s {total}"
         raise PayloadError(msg)
     return value, total
@@ -334,25 +369,6 @@ def _relative(place: int, time: float, received: int) -> float:
         msg = f"$[{place}].t: expected a time, found {time}"
         raise PayloadError(msg)
     return received / 1000 + time if time else math.nan
-
-
-def _put(  # noqa: PLR0913, PLR0917 - a value with what it belongs to
-    samples: list[Sample],
-    latest: dict[tuple[str | None, float], tuple[Sample, dict[str, str]]],
-    key: tuple[str | None, float],
-    quantity: str,
-    value: float,
-    unit: str,
-) -> None:
-    """Adds a value to the sample of its sensor and time, or to another one where that has a value already."""
-    known = latest.get(key)
-    if known is None or quantity in known[0].values:
-        units: dict[str, str] = {}
-        known = latest[key] = Sample(key[1], sensor=key[0], units=units), units
-        samples.append(known[0])
-    known[0].values[quantity] = value
-    if unit:
-        known[1][quantity] = unit
 
 
 def _read(payload: bytes, problems: list[str]) -> list[_Record | None]:

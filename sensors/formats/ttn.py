@@ -15,21 +15,21 @@ from sensors.formats.lorawan import Counter, Heard, Lorawan, LorawanOptions, Mom
 from sensors.formats.objects import UNREADABLE, printable, refusal
 
 
-class _Ids(msgspec.Struct):
+class _Ids(msgspec.Struct, gc=False):
     device_id: str = ""
     dev_eui: str = ""
     dev_addr: str = ""
 
 
-class _Settings(msgspec.Struct):
+class _Settings(msgspec.Struct, gc=False):
     time: Moment | None = None
 
 
-class _Battery(msgspec.Struct):
+class _Battery(msgspec.Struct, gc=False):
     value: float = 0.0
 
 
-class _Uplink(msgspec.Struct):
+class _Uplink(msgspec.Struct, gc=False):
     session_key_id: str = ""
     f_cnt: Counter = 0
     frm_payload: str = ""
@@ -40,16 +40,16 @@ class _Uplink(msgspec.Struct):
     last_battery_percentage: _Battery | float | None = None
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, gc=False):
     name: str = ""
     message_format: str = ""
 
 
-class _Failed(msgspec.Struct):
+class _Failed(msgspec.Struct, gc=False):
     error: _Error | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     end_device_ids: _Ids | None = None
     received_at: Moment | None = None
     uplink_message: _Uplink | None = None
