@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import msgspec
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from sensors.formats import Declared, Format, FormatError, Options, PayloadError, Sample, find
+from sensors.formats import Declared, Format, FormatError, Options, PayloadError, Sample, make
 from sensors.formats.objects import no_number, number, printable
 from sensors.formats.written import decoded
 
@@ -140,7 +140,13 @@ class Lorawan(Format):
     def __init__(self, declared: Declared) -> None:
         super().__init__(declared)
         options = self.options.model_validate(declared.options)
-        self._codec = None if options.codec is None else _codec(options, declared)
+        self._codec: Format | None = None
+        if options.codec is not None:
+            try:
+                self._codec = make(options.codec, Declared(rename=declared.rename, options=options.codec_options))
+            except FormatError as error:
+                msg = f"codec: {error}"
+                raise FormatError(msg) from error
         self._counters = Counters()
         self._names: dict[str, tuple[str, str]] = {}
 
@@ -241,19 +247,6 @@ class Lorawan(Format):
             found = _QUANTITIES.get(usual, usual), plain
         self._names[name] = found
         return found
-
-
-def _codec(options: LorawanOptions, declared: Declared) -> Format:
-    name = options.codec or ""
-    try:
-        return find(name)(Declared(rename=declared.rename, options=options.codec_options))
-    except FormatError as error:
-        msg = f"codec: {error}"
-        raise FormatError(msg) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        msg = f"codec '{name}': codec_options.{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise FormatError(msg) from error
 
 
 def link_quality(heard: Iterable[Heard]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from gateway.config import CityConfig, GatewayConfig, fields
+from sensors.formats import BUILTIN
 from tests.house.reference import DOCS, SECTIONS, commands, replaced
 
 ROOT = DOCS.parent
@@ -74,3 +75,8 @@ def test_imports_keep_the_packages_apart() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             found = re.search(rf"^\s*(?:from|import) {forbidden}\b.*", path.read_text("utf-8"), flags=re.MULTILINE)
             assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
+def test_the_index_of_formats_names_each_of_them() -> None:
+    index = (ROOT / "docs/formats/README.md").read_text("utf-8")
+    assert re.findall(r"^\| \[(\w+)\]\(\1\.md\) \|", index, flags=re.MULTILINE) == sorted(BUILTIN)

@@ -274,7 +274,7 @@ def test_bytes_that_the_codec_cannot_read_are_a_problem(data: str, problem: str)
     ("options", "error"),
     [
         ({"codec": "cayenn"}, "codec: unknown format 'cayenn'"),
-        ({"codec": "cayenne", "codec_options": {"channel": 1}}, "codec 'cayenne': codec_options.channel: Extra"),
+        ({"codec": "cayenne", "codec_options": {"channel": 1}}, "codec: format 'cayenne': option channel: Extra"),
     ],
 )
 def test_a_codec_that_cannot_be_used_as_declared_is_refused(options: dict[str, object], error: str) -> None:
