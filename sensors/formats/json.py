@@ -28,6 +28,8 @@ COMPASS = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_SECONDS = 1e11  # as a time, a number from here on is one of milliseconds
 _PLAIN = msgspec.json.Decoder(dict[str, float])
+_ANY = msgspec.json.Decoder()
+_NESTED = frozenset((dict, list))
 
 
 def plain(payloads: Iterable[bytes]) -> list[dict[str, float] | None]:
@@ -80,11 +82,7 @@ class Json(Format):
         Raises:
             PayloadError: If it is no JSON object, or its time cannot be read.
         """
-        try:
-            data = json.loads(payload)  # unlike msgspec, it reads past one number that is out of range
-        except (ValueError, RecursionError) as error:
-            msg = f"not valid JSON: {error}"
-            raise PayloadError(msg) from error
+        data = _loaded(payload)
         if self._each is None:
             return Decoded([self._sample(_object(data), "")])
         return Decoded([*self._samples(data, self._each)])
@@ -106,7 +104,7 @@ class Json(Format):
 
     def _sample(self, data: Mapping[str, object], where: str) -> Sample:
         """What an object says; *where* is its path."""
-        fields = dict(_flat(data))
+        fields = dict(data if _NESTED.isdisjoint(map(type, data.values())) else _flat(data))
         sample = Sample()
         if self.time is not None and (sent := fields.pop(self.time, None)) is not None:
             sample.time = _time(f"{where}{self.time}", sent)
@@ -117,14 +115,27 @@ class Json(Format):
                 raise PayloadError(msg)
             sample.sensor = str(named)
         problems = []
+        values, rename = sample.values, self.rename
         for key, value in fields.items():
             try:
-                sample.values[self.rename.get(key, key)] = _number(value)
+                values[rename.get(key, key)] = _number(value)
             except (TypeError, ValueError, OverflowError):
                 printable = f"{where}{key}"[:80].encode("utf-8", "backslashreplace").decode()
                 problems.append(f"{printable}: expected a number, not {_shown(value)}")
         sample.problems = tuple(problems)
         return sample
+
+
+def _loaded(payload: bytes) -> object:
+    try:
+        return _ANY.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(payload)  # unlike msgspec, it reads past one number that is out of range
+    except (ValueError, RecursionError) as error:
+        msg = f"not valid JSON: {error}"
+        raise PayloadError(msg) from error
 
 
 def _object(data: object, where: str = "") -> dict[str, object]:
@@ -147,6 +158,8 @@ def _flat(data: Mapping[str, object], leave: str | None = None) -> Iterator[tupl
 
 
 def _number(value: object) -> float:
+    if type(value) is float and value - value == 0:
+        return value
     if value is None:
         return math.nan
     if isinstance(value, str):
