@@ -13,6 +13,7 @@ from tests.browser.town import CHARTED, City, reading, sensors
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 SIZES = {"wall": (1920, 1080), "desk": (1366, 768), "phone": (390, 844)}
+NOTHING = "\N{EN DASH}"
 CHARTED_ID = ":".join(CHARTED)
 
 
@@ -87,6 +88,34 @@ def test_an_event_comes_and_ends_while_one_watches(visit: Visit, city: City) -> 
     expect(red).to_contain_text("over 250")
     city.write([f"event,{tags},severity=none {fields.format(40)} {now + 1}"])
     expect(red).to_have_count(0)
+
+
+def test_grades_are_shown_and_the_index_is_the_viewers_choice(visit: Visit, city: City) -> None:
+    """Air by three indices, water by class with its worst factor, noise by limit, roads by grade."""
+    page = visit.page
+    indices = page.request.get(f"{city.url}/api/v1/overview").json()["grades"]["town"]["air"]["now"]
+    assert indices["cn"]["value"] != indices["us"]["value"]
+    now, environment = page.get_by_test_id("aqi-now"), page.get_by_test_id("environment")
+    expect(now).to_have_text(str(indices["cn"]["value"]))
+    expect(environment).to_contain_text("led by PM10")
+    expect(environment).to_contain_text("Good")
+    expect(page.get_by_test_id("aqi-day")).to_have_text(NOTHING)
+    page.get_by_test_id("index-us").click()
+    expect(now).to_have_text(str(indices["us"]["value"]))
+    page.reload()
+    expect(now).to_have_text(str(indices["us"]["value"]))
+    page.get_by_test_id("index-kr").click()
+    expect(now).to_have_text(NOTHING)  # without nitrogen dioxide there is no CAI
+    expect(environment).to_contain_text("too few data")
+    water = page.get_by_test_id("water").get_by_role("button").first
+    for words in ("Class III", "below target II", "worst Ammonia nitrogen"):
+        expect(water).to_contain_text(words)
+    expect(page.get_by_test_id("noise-over")).to_contain_text("of 9 over")
+    expect(page.get_by_test_id("congestion")).to_have_text("3.7")  # 52 km/h, between 65 and 50
+    expect(page.get_by_test_id("traffic")).to_contain_text("Basically free")
+    page.get_by_test_id("lang-ko").click()
+    for words in ("대기질", "수질 등급", "Ⅲ등급", "소음 기준"):
+        expect(environment).to_contain_text(words)
 
 
 def test_the_chart_tells_suspect_and_quarantined_values_apart(visit: Visit) -> None:

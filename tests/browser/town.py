@@ -15,12 +15,14 @@ SITES = {
 READINGS = {
     "air": {"pm25": 35.0, "pm10": 60.0, "o3": 90.0},
     "weather": {"temperature": 18.0, "humidity": 64.0, "wind_speed": 3.2, "wind_direction": 40.0},
-    "water": {"level": 1.8, "ph": 7.4},
+    "water": {"level": 1.8, "ph": 7.4, "nh3n": 0.8},
     "noise": {"laeq": 56.0},
     "traffic": {"flow": 640.0, "speed": 52.0, "occupancy": 14.0},
     "parking": {"occupied": 60.0, "capacity": 120.0, "free": 60.0},
     "soil": {"moisture": 31.0, "temperature": 16.0},
 }
+STANDING = {"noise": {"zone": "1"}, "traffic": {"road": "expressway"}, "water": {"target": "II"}}
+"""By which limits sensors are judged."""
 PER_KIND = 9
 INTERVAL = 30
 CHARTED = ("air", "longgang", "air-01")
@@ -57,6 +59,7 @@ def registry() -> dict[str, object]:
         title = {"zh": f"{zh} {sensor}", "en": f"{en} {sensor}", "ko": f"{ko} {sensor}"}
         geometry = {"type": "Point", "coordinates": [lon + n % 7 * 0.006 - 0.018, lat + n % 5 * 0.006 - 0.012]}
         properties = {"sensor": sensor, "site": site, "kind": kind, "title": title, "interval": INTERVAL}
+        properties |= STANDING.get(kind, {})
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     return {"type": "FeatureCollection", "features": features}
 

@@ -113,6 +113,87 @@ export interface Series {
   quarantined: [number, number, Flag, string][]
 }
 
+export type AirIndexName = 'cn' | 'kr' | 'us'
+
+export interface AirIndex {
+  value: number | null
+  level: string | null
+  primary: string[]
+  sub: Record<string, number>
+  provisional: boolean
+  hours: number | null
+}
+
+export interface PlaceGrades {
+  place: string
+  title: Title | null
+  air: { stations: number; now: Record<AirIndexName, AirIndex>; day: Record<AirIndexName, AirIndex> } | null
+  traffic: { roads: number; index: number; level: string } | null
+  parking: { left: number; capacity: number } | null
+}
+
+export interface Section {
+  sensor_id: string
+  level: string
+  worst: string[]
+  values: Record<string, number>
+  target: string | null
+  over: boolean
+}
+
+export interface NoiseLevel {
+  level: number
+  limit: number
+  over: boolean
+}
+
+export interface Meter {
+  sensor_id: string
+  zone: string
+  period: 'day' | 'night'
+  now: NoiseLevel | null
+  day: NoiseLevel | null
+  night: NoiseLevel | null
+}
+
+export interface Road {
+  sensor_id: string
+  speed: number
+  level: string
+  index: number
+  empty: boolean
+}
+
+export interface Grades {
+  time: string
+  town: PlaceGrades
+  sites: PlaceGrades[]
+  water: Section[]
+  noise: Meter[]
+  roads: Road[]
+}
+
+export interface Level {
+  name: string
+  title: Title
+  colour: string
+  upto: number | null
+}
+
+export interface Scale {
+  title: Title
+  source: string
+  levels: Level[]
+}
+
+export interface Scales {
+  air: Record<AirIndexName, Scale>
+  water: Scale
+  noise: Scale
+  traffic: Scale
+  zones: Record<string, { title: Title; day: number; night: number }>
+}
+
 /** An answer other than 2xx; `message` is the server's problem detail. */
 export class ApiError extends Error {
   constructor(
@@ -134,6 +215,7 @@ async function call<T>(path: string, init?: RequestInit): Promise<T> {
 
 export const getHealth = () => call<{ time: string }>('/api/health')
 export const getKinds = () => call<{ kinds: Kind[] }>('/api/v1/kinds')
+export const getScales = () => call<Scales>('/api/v1/scales')
 export const getMap = () => call<TownMap>('/api/v1/map')
 export const getSensors = () => call<{ time: string; sensors: Sensor[] }>('/api/v1/sensors')
 export const getEvents = () => call<{ events: CityEvent[] }>('/api/v1/events?limit=200')

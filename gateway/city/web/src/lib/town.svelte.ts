@@ -1,7 +1,7 @@
 /** The town as the page knows it: loaded once, then kept current by the server's stream. */
 import { SvelteMap } from 'svelte/reactivity'
 import * as api from './api'
-import type { CityEvent, Gateway, Kind, Quantity, Sensor, Severity, TownMap } from './api'
+import type { CityEvent, Gateway, Grades, Kind, Quantity, Scales, Sensor, Severity, TownMap } from './api'
 import { ageOf, stateOf } from './freshness'
 import { byUrgency, isOpen, rank } from './severity'
 import { words } from './words.svelte'
@@ -20,6 +20,9 @@ class Town {
   retryAt = $state<number | null>(null)
   map = $state.raw<TownMap | null>(null)
   kinds = $state.raw<Kind[]>([])
+  scales = $state.raw<Scales | null>(null)
+  /** Indices and grades; they come by the stream, a moment after the rest. */
+  grades = $state.raw<Grades | null>(null)
   open = $state<string | null>(null)
   /** Changes whenever readings arrive. */
   pulse = $state(0)
@@ -117,10 +120,11 @@ class Town {
     this.retryAt = null
     this.#source?.close()
     try {
-      const [kinds, map, sensors, events, gateways] = await Promise.all([
-        api.getKinds(), api.getMap(), api.getSensors(), api.getEvents(), api.getGateways(),
+      const [kinds, scales, map, sensors, events, gateways] = await Promise.all([
+        api.getKinds(), api.getScales(), api.getMap(), api.getSensors(), api.getEvents(), api.getGateways(),
       ])
       this.kinds = kinds.kinds
+      this.scales = scales
       if (JSON.stringify(map) !== JSON.stringify(this.map)) this.map = map
       this.#setTime(sensors.time)
       this.#sensors.clear()
@@ -189,6 +193,7 @@ class Town {
       this.#takeSensors(data.sensors)
     })
     on('events', (data: { events: CityEvent[] }) => this.#takeEvents(data.events))
+    on('grades', (data: Grades) => (this.grades = data))
     on('gateways', (data: { gateways: Gateway[] }) => this.#takeGateways(data.gateways))
     source.onerror = () => {
       source.close()
