@@ -87,7 +87,9 @@ class _Role(NamedTuple):
 class CayenneOptions(Options):
     """Options of ``cayenne``."""
 
-    encoding: Literal["binary", "hex", "base64"] = Field("binary", description="how the bytes are written")
+    encoding: Literal["binary", "hex", "base64"] = Field(
+        "binary", description="how the bytes are written: `binary`, `hex` or `base64`"
+    )
     channels: Mapping[Annotated[int, Field(ge=0, le=255)], str] = Field(
         {}, description="channel → quantity that it measures; the name of the type without it"
     )

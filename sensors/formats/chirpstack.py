@@ -11,14 +11,14 @@ import msgspec
 from pydantic import Field
 
 from sensors.formats import Declared, Decoded, PayloadError, Sample
-from sensors.formats.lorawan import Counter, Heard, Lorawan, LorawanOptions, Moment, Uplink
+from sensors.formats.lorawan import Counter, Heard, Identity, Lorawan, LorawanOptions, Moment, Uplink
 from sensors.formats.objects import UNREADABLE, printable, refusal
 
 _EVENTS = frozenset({"up", "status", "join", "ack", "txack", "log", "location", "integration"})
 
 
 class _Device(msgspec.Struct, rename="camel", gc=False):
-    dev_eui: str = ""
+    dev_eui: Identity = ""
     device_name: str = ""
 
 
@@ -27,7 +27,7 @@ class _Event(msgspec.Struct, rename="camel", gc=False):
     time: Moment | None = None
     deduplication_id: str = ""
     # up
-    dev_addr: str = ""
+    dev_addr: Identity = ""
     f_cnt: Counter = 0
     data: str = ""
     object: dict[str, Any] | None = None
@@ -51,7 +51,9 @@ _DECODE = msgspec.json.Decoder(_Event).decode
 class ChirpstackOptions(LorawanOptions):
     """Options of ``chirpstack``."""
 
-    sensor: Literal["dev_eui", "device_name"] = Field("dev_eui", description="what names the sensor")
+    sensor: Literal["dev_eui", "device_name"] = Field(
+        "dev_eui", description="what names the sensor: `dev_eui` or `device_name`"
+    )
 
 
 class Chirpstack(Lorawan):

@@ -62,7 +62,7 @@ _QUANTITIES = {
 }
 """Usual names of device codecs, in lower case → quantity."""
 _DEEPEST = 8
-_MOST_NAMES = 4096
+_MOST_NAMES, _LONGEST = 4096, 200
 _HOUR = 3600
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -70,6 +70,8 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time as servers write it: RFC 3339, in up to ns."""
 Counter = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 """A frame counter."""
+Identity = Annotated[str, msgspec.Meta(max_length=100)]
+"""What is remembered of a device or session; none that a server makes is half as long."""
 
 
 class Heard(msgspec.Struct, gc=False):
@@ -245,7 +247,8 @@ class Lorawan(Format):
         else:
             usual = plain.lower().replace(".", "_")
             found = _QUANTITIES.get(usual, usual), plain
-        self._names[name] = found
+        if len(name) <= _LONGEST:
+            self._names[name] = found
         return found
 
 

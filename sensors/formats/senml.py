@@ -104,7 +104,7 @@ _ABSOLUTE = 2.0**28
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-:./_]*")
 _DEVICE = re.compile(r"urn:dev:[A-Za-z0-9]+:[^:/_]+")  # RFC 9039; what follows '_' is a part of the device
 _PLACE = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
-_MOST_NAMES = 4096
+_MOST_NAMES, _LONGEST = 4096, 200
 _GOOD: Mapping[str, Quality] = MappingProxyType({})
 
 _LABELS = {
@@ -332,7 +332,8 @@ class Senml(Format):
         if len(self._names) >= _MOST_NAMES:
             self._names.clear()
         found = sensor, quantity, _UNITS.get(unit) or printable(unit, 40)
-        self._names[base, own, unit] = found
+        if len(name) + len(unit) <= _LONGEST:
+            self._names[base, own, unit] = found
         return found
 
 

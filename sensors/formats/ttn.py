@@ -11,14 +11,14 @@ import msgspec
 from pydantic import Field
 
 from sensors.formats import Declared, Decoded, PayloadError, Sample
-from sensors.formats.lorawan import Counter, Heard, Lorawan, LorawanOptions, Moment, Uplink
+from sensors.formats.lorawan import Counter, Heard, Identity, Lorawan, LorawanOptions, Moment, Uplink
 from sensors.formats.objects import UNREADABLE, printable, refusal
 
 
 class _Ids(msgspec.Struct, gc=False):
-    device_id: str = ""
-    dev_eui: str = ""
-    dev_addr: str = ""
+    device_id: Identity = ""
+    dev_eui: Identity = ""
+    dev_addr: Identity = ""
 
 
 class _Settings(msgspec.Struct, gc=False):
@@ -30,7 +30,7 @@ class _Battery(msgspec.Struct, gc=False):
 
 
 class _Uplink(msgspec.Struct, gc=False):
-    session_key_id: str = ""
+    session_key_id: Identity = ""
     f_cnt: Counter = 0
     frm_payload: str = ""
     decoded_payload: dict[str, Any] | None = None
@@ -63,10 +63,12 @@ _DECODE = msgspec.json.Decoder(_Message).decode
 class TtnOptions(LorawanOptions):
     """Options of ``ttn``."""
 
-    sensor: Literal["device_id", "dev_eui"] = Field("device_id", description="what names the sensor")
+    sensor: Literal["device_id", "dev_eui"] = Field(
+        "device_id", description="what names the sensor: `device_id` or `dev_eui`"
+    )
     time: Literal["server", "gateway"] = Field(
         "server",
-        description="whose clock tells the time of an uplink; that of the server counts where the gateway tells none",
+        description="whose clock tells an uplink's time: that of the `server`, or of the `gateway` where it tells one",
     )
 
 

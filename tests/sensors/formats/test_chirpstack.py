@@ -181,6 +181,14 @@ def test_what_is_remembered_of_counters_is_bounded() -> None:
     assert counters.lost(("2", ""), 5) == 4
 
 
+def test_what_is_remembered_of_names_is_bounded() -> None:
+    reader = Chirpstack(_PLAIN)
+    for number in range(10_000):
+        reader.decode(_UP, _uplink(object={f"n{number}": 1, f"{'n' * 300}{number}": 2}), 0)
+    assert 0 < len(reader._names) <= 4096
+    assert max(map(len, reader._names)) < 300
+
+
 def test_one_uplink_has_one_key_whoever_heard_it() -> None:
     first = json.loads(_payload("object"))
     again = first | {"deduplicationId": "another", "rxInfo": first["rxInfo"][:1], "time": "2026-11-23T00:00:07.5+00:00"}
@@ -239,6 +247,7 @@ def test_what_is_nested_too_deep_is_a_problem() -> None:
         (b"{}", "deviceInfo.devEui: there is none"),
         (b'{"applicationID":"1","devEUI":"AgICAgICAgI="}', "deviceInfo.devEui: there is none"),
         (b'{"deviceInfo":{"devEui":7}}', r"\$\.deviceInfo\.devEui"),
+        (b'{"deviceInfo":{"devEui":"%b"}}' % (b"a" * 101), r"\$\.deviceInfo\.devEui"),
         (_uplink(time="noon"), r"\$\.time"),
         (_uplink(time="2026-11-23T00:00:00"), r"\$\.time"),
         (_uplink(fCnt=-1), r"\$\.fCnt"),

@@ -342,6 +342,9 @@ def test_a_flood_of_names_is_forgotten() -> None:
     for name in range(10_000):
         reader.decode("senml", _cbor({0: f"n{name}", 2: 1}), 0)
     assert len(reader._names) < 5000
+    before = len(reader._names)
+    (sample,) = reader.decode("senml", _cbor({0: "n" * 10_000, 2: 1}), 0).samples
+    assert (len(sample.values), len(reader._names)) == (1, before), "a long name is not kept"
 
 
 _ANY: st.SearchStrategy[Any] = st.recursive(
