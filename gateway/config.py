@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -147,31 +147,23 @@ class MqttConfig(_Secrets):
     tls_key: Path | None = Field(None, description="client certificate's key")
 
 
-class SourceConfig(_Section):
+class _Payloads(_Section):
     """A family of topics and what their payloads mean."""
 
-    name: Name = Field("city", description="name on the ledger")
-    topic: str = Field(
-        "city/{site}/{kind}/{sensor}", description="topic template; levels in braces, `+` and a last `#` are accepted"
-    )
+    name: Name
+    topic: str
     format: str = Field("json", description="payload format: one of docs/formats, or of an installed package")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the format; see its page")
     time: str | None = Field(
         "ts", description="key of the observation time, for formats that have none of their own; else time of arrival"
     )
     rename: dict[str, str] = Field(default_factory=dict, description="payload key → quantity")
-    devices: Path | None = Field(
-        None, description="file of devices: what the sender calls a device → `kind`, `site` and `sensor`"
-    )
     units: dict[str, str] = Field(default_factory=dict, description="quantity → the unit in which it arrives")
     gas_at: str | None = Field(
         None,
         description="temperature and pressure at which ppb and ppm of a gas become its mass, such as "
         '`"25 °C, 1013.25 hPa"`',
     )
-    kind: Name | None = Field(None, description="kind of the sensors, when the topic does not tell")
-    site: Name | None = Field(None, description="site of the sensors, when the topic does not tell")
-    sensor: Name | None = Field(None, description="name of the sensor, when the topic does not tell")
     personal: bool = Field(
         default=False,
         description="payloads may hold personal data anywhere: none of them is kept as a dead letter, only its size",
@@ -189,26 +181,64 @@ class SourceConfig(_Section):
         return Declared(self.time if takes_time else None, self.rename, self.options)
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _format_can_be_used(self) -> Self:
         try:
-            form = formats.make(self.format, self.declared)
+            formats.make(self.format, self.declared)
         except FormatError as error:
             raise ValueError(str(error)) from error
-        if "time" in self.model_fields_set and self.time is not None and not form.takes_time:
+        if "time" in self.model_fields_set and self.time is not None and self.declared.time is None:
             msg = f"time: payloads of the format '{self.format}' have their own time, or none: remove it"
             raise ValueError(msg)
+        return self
+
+
+class SourceConfig(_Payloads):
+    """A family of topics and what their payloads mean."""
+
+    name: Name = Field("city", description="name on the ledger")
+    topic: str = Field(
+        "city/{site}/{kind}/{sensor}", description="topic template; levels in braces, `+` and a last `#` are accepted"
+    )
+    devices: Path | None = Field(
+        None, description="file of devices: what the sender calls a device → `kind`, `site` and `sensor`"
+    )
+    kind: Name | None = Field(None, description="kind of the sensors, when the topic does not tell")
+    site: Name | None = Field(None, description="site of the sensors, when the topic does not tell")
+    sensor: Name | None = Field(None, description="name of the sensor, when the topic does not tell")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        names_sensors = formats.make(self.format, self.declared).names_sensors
         for key in ("site", "kind", "sensor"):
-            named = self.devices is not None or (key == "sensor" and form.names_sensors)
+            named = self.devices is not None or (key == "sensor" and names_sensors)
             if f"{{{key}}}" not in self.topic and getattr(self, key) is None and not named:
                 msg = f"the topic '{self.topic}' has no {{{key}}}: add it there or set '{key}'"
                 raise ValueError(msg)
         return self
 
 
+class DiscoverConfig(_Payloads):
+    """Topics on which devices may appear that nobody has declared yet."""
+
+    name: Name = Field("discovered", description="name on the ledger")
+    topic: str = Field(description="topic template; `{site}` and `{sensor}`, `+` and a last `#` are accepted")
+    devices: Path = Field(
+        Path("devices.toml"),
+        description="file of devices, which need not be there yet: what the sender calls a device → `kind`, `site` and "
+        "`sensor`. What any other device sends is held in the measurement `holding`",
+    )
+    site: Name | None = Field(None, description="site of the devices, when neither the topic nor their file tells")
+    kind: ClassVar[None] = None
+    sensor: ClassVar[None] = None
+
+
 class LimitsConfig(_Section):
     """What no sender gets more of."""
 
     sensors: int = Field(65_536, ge=1, description="most sensors; messages of further ones are dead letters")
+    holding: int = Field(
+        1024, ge=1, description="most of them that may be undeclared (`[[discover]]`); further ones are dead letters"
+    )
     quantities: int = Field(64, ge=1, description="most quantities of one sensor; further ones are dead letters")
     payload: Size = Field(2**18, description="largest payload; larger ones are dead letters, kept up to this size")
     rate: float = Field(
@@ -366,6 +396,7 @@ class GatewayConfig(_Section):
     gateway: GatewaySection
     mqtt: MqttConfig = Field(default_factory=MqttConfig)
     source: tuple[SourceConfig, ...] = (SourceConfig(),)
+    discover: tuple[DiscoverConfig, ...] = ()
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     clock: ClockConfig = Field(default_factory=ClockConfig)
     override: tuple[OverrideConfig, ...] = ()
@@ -375,7 +406,7 @@ class GatewayConfig(_Section):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
-        for key, items in (("source", self.source), ("output", self.output)):
+        for key, items in (("source", (*self.source, *self.discover)), ("output", self.output)):
             names = [item.name for item in items]
             if twice := {name for name in names if names.count(name) > 1}:
                 msg = f"[[{key}]] names must differ: {', '.join(sorted(twice))} is used twice"
@@ -384,7 +415,7 @@ class GatewayConfig(_Section):
 
     @model_validator(mode="after")
     def _senders_need_properties(self) -> Self:
-        for source in self.source:
+        for source in (*self.source, *self.discover):
             if source.sender and self.mqtt.protocol != "5":
                 msg = (
                     f"[[source]] '{source.name}': sender = {source.sender!r} needs mqtt.protocol = \"5\": MQTT "

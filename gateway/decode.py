@@ -33,7 +33,7 @@ from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
 from gateway.edge.source import Source
 from gateway.edge.units import UnitError, conversion
-from sensors import formats, kinds
+from sensors import discovery, formats, kinds
 from sensors.formats import Declared, Format, FormatError, PayloadError, Sample
 from sensors.kinds import Kind
 
@@ -389,7 +389,7 @@ def _best_fit(form: Format, first: Message, known: Mapping[str, Kind]) -> str:
     except PayloadError:
         samples = []
     read = {name for sample in samples for name in sample.values}
-    return max(known, key=lambda name: len(read & known[name].quantities.keys()))
+    return discovery.best_fit(read, known) or next(iter(known))
 
 
 def text_or_hex(payload: bytes) -> dict[str, str | None]:

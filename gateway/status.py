@@ -5,6 +5,7 @@ import urllib.request
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gateway.config import GatewayConfig
@@ -66,11 +67,30 @@ def show(state: dict[str, Any]) -> None:
                     table.add_row(f"  to {output['name']}", *(f"{part[fate]:,}" for fate in fates), style="dim")
     console.print(table)
     for output in state["outputs"]:
-        well = output["state"] == "ok"
-        console.print(
-            f"output {output['name']}  {output['url']}  [{'green' if well else 'red'}]{output['state']}[/]  "
-            f"backlog {output['backlog_rows']:,} batches, {output['backlog_bytes'] / 1e6:.1f} MB",
-            soft_wrap=True,
-        )
-        if not well and output["last_error"]:
-            console.print(f"  {output['last_error']}", soft_wrap=True, markup=False)
+        _show_output(console, output)
+    for found in state["discovered"]:
+        _show_discovered(console, found)
+
+
+def _show_discovered(console: Console, found: dict[str, Any]) -> None:
+    """Prints a device that nobody has declared, and how it could be."""
+    says = ", ".join(
+        name if value is None else f"{name} {value:g}" for name, value in list(found["quantities"].items())[:8]
+    )
+    heard = f"{found['messages']:,} messages, held" if found["messages"] else "announced"
+    console.print(f"\n[yellow]undeclared[/yellow] {escape(found['device'])}  {heard}", soft_wrap=True)
+    console.print(f"  topic {found['topic']}: {says}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"  to accept it, put this into {found['where']} and start the gateway anew:", markup=False)
+    for line in found["declare"].splitlines():
+        console.print(f"    {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _show_output(console: Console, output: dict[str, Any]) -> None:
+    well = output["state"] == "ok"
+    console.print(
+        f"output {output['name']}  {output['url']}  [{'green' if well else 'red'}]{output['state']}[/]  "
+        f"backlog {output['backlog_rows']:,} batches, {output['backlog_bytes'] / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
+    if not well and output["last_error"]:
+        console.print(f"  {output['last_error']}", soft_wrap=True, markup=False)

@@ -303,6 +303,7 @@ class Agent:
             "sensors": self.decoder.sensors,
             "sensors_silent": self.silences.silent,
             "sensors_refused": self.decoder.refused_sensors,
+            "devices_undeclared": len(self.decoder.discoveries),
             "channels": len(self.channels),
             "channels_learning": self.filter.learning(),
             "times_future": self.decoder.future,
@@ -336,6 +337,7 @@ class Agent:
             },
             "clock": {"known": self.clock.known, "trust": self.config.clock.trust},
             "health": dict(self.measure()),
+            "discovered": self.decoder.discoveries.report(),
             "ledger": ledger.sources,
             "outputs": [
                 {**forwarder.status(), "ledger": ledger.outputs[output.name]}
@@ -347,7 +349,7 @@ class Agent:
 def _ingest(config: GatewayConfig, decoder: Decoder, clock: Clock) -> Ingest:
     mqtt = config.mqtt.model_copy(update={"client_id": config.client_id})
     filters = [source.filter for source in decoder.sources]
-    senders = frozenset(source.sender for source in config.source if source.sender)
+    senders = frozenset(source.config.sender for source in decoder.sources if source.config.sender)
     if mqtt.protocol == "5":
         return Mqtt5Ingest(mqtt, filters, now=clock.now, sender_properties=senders)
     from gateway.edge.ingest_paho import PahoIngest  # noqa: PLC0415 - loaded only for brokers that need it

@@ -18,8 +18,9 @@ from typing import Self
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from gateway.config import ClockConfig, GatewayConfig, LimitsConfig, OverrideConfig, SourceConfig
+from gateway.config import ClockConfig, DiscoverConfig, GatewayConfig, LimitsConfig, OverrideConfig, SourceConfig
 from gateway.edge.batch import Boot, DeadLetter, Held, RawBatch
+from gateway.edge.discover import UNDECLARED, Discoveries
 from gateway.edge.keep import Known
 from gateway.edge.limits import Flood
 from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridden, verify
@@ -38,7 +39,7 @@ from gateway.edge.readings import (
 )
 from gateway.edge.reasons import Reason
 from gateway.edge.redact import coarse, scrubbed, withheld
-from gateway.edge.source import Source, SourceError, Topic, unknown_kind
+from gateway.edge.source import HOLDING, Source, SourceError, Topic, unknown_kind
 from gateway.edge.units import UnitError, condition, conversion
 from sensors.formats import Answer, Decoded, Format, PayloadError, Quality, Sample
 from sensors.formats.json import plain
@@ -144,6 +145,8 @@ class Decoder:
         overrides: Limits of some sensors in place of their kinds'.
 
     Attributes:
+        sources: The sources.
+        discoveries: Devices that nobody has declared.
         kinds: Kinds by name.
         future: Messages whose time was too far ahead.
         past: Messages whose time was before the earliest that is believed.
@@ -155,7 +158,7 @@ class Decoder:
 
     def __init__(  # noqa: PLR0913, PLR0917 - the sections of a configuration
         self,
-        sources: Sequence[SourceConfig],
+        sources: Sequence[SourceConfig | DiscoverConfig],
         kinds: Mapping[str, Kind],
         gateway: str,
         channels: Channels,
@@ -168,8 +171,9 @@ class Decoder:
         except OverrideError as error:
             raise SourceError(str(error)) from error
         self.sources = [Source(config, kinds) for config in sources]
+        self.discoveries = Discoveries(kinds)
         self.future = self.past = self.refused_sensors = 0
-        self.kinds = kinds
+        self.kinds = kinds = {**kinds, HOLDING: UNDECLARED}
         self._overrides = overrides
         self._gateway = gateway
         self._channels = channels
@@ -177,6 +181,7 @@ class Decoder:
         self._ahead = int(clock.ahead * 1000)
         self._earliest = int(datetime.combine(clock.earliest, time(), UTC).timestamp() * 1000)
         self._too_many = f"there are limits.sensors = {limits.sensors} sensors already"
+        self._too_many_held = f"there are limits.holding = {limits.holding} undeclared devices already"
         self._binds = any(config.sender for config in sources)
         self._flood = Flood(limits.rate)
         self._topics: dict[str, Sensor | Topic] = {}
@@ -206,7 +211,8 @@ class Decoder:
             SourceError: If a source, or an override, cannot be used as declared.
         """
         of_site = known(config.gateway.kinds_dir)
-        return cls(config.source, of_site, config.gateway.id, channels, config.limits, config.clock, config.override)
+        sources: tuple[SourceConfig | DiscoverConfig, ...] = (*config.source, *config.discover)
+        return cls(sources, of_site, config.gateway.id, channels, config.limits, config.clock, config.override)
 
     @property
     def sensors(self) -> int:
@@ -262,6 +268,8 @@ class Decoder:
         if batch.personal:
             self._sight(batch, messages, readings, accepted)
         readings.keys, readings.held, readings.duplicates, readings.dead = accepted, held, dict(duplicates), dead
+        if others:
+            self.discoveries.heard(readings)
         readings.answers = messages.answers
         readings.gone = [*messages.gone]
         return readings
@@ -438,6 +446,8 @@ class Decoder:
                 left_out += [str(objection)] * max(len(sample.values), 1)
             else:
                 left_out += self._take_sample(batch, place, sensor, sample, messages)
+        if decoded.announced:
+            self.discoveries.announce(decoded.announced)
         if not (batch.again or batch.held):  # else the sender was answered when it came
             messages.answers += decoded.answers
         return left_out
@@ -488,6 +498,8 @@ class Decoder:
         found = self._place(topic.source, names)
         if not isinstance(found, Sensor):
             return found[1]
+        if names["kind"] == HOLDING:
+            self.discoveries.appeared(found, topic, named)
         if len(topic.sensors) >= self._limits.sensors:
             topic.sensors.clear()
         topic.sensors[named] = found
@@ -648,7 +660,7 @@ class Decoder:
         found: Sensor | Topic | tuple[str, str] = (UNMATCHED, "no declared source has a topic like this one")
         for source in self.sources:
             if (match := source.pattern.fullmatch(topic)) is not None:
-                found = self._read_topic(source, match.groupdict())
+                found = self._read_topic(source, topic, match.groupdict())
                 break
         if isinstance(found, tuple):
             self._refused[topic] = found
@@ -658,9 +670,9 @@ class Decoder:
         self._topics[topic] = found
         return found
 
-    def _read_topic(self, source: Source, levels: Mapping[str, str]) -> Sensor | Topic | tuple[str, str]:
+    def _read_topic(self, source: Source, topic: str, levels: Mapping[str, str]) -> Sensor | Topic | tuple[str, str]:
         if not source.plain:
-            return Topic(source, levels)
+            return Topic(source, topic, levels)
         names = source.names(levels)
         return (UNMATCHED, names) if isinstance(names, str) else self._place(source, names)
 
@@ -674,11 +686,13 @@ class Decoder:
                 )
         kind, site, name = names["kind"], names["site"], names["sensor"]
         if (family := self._families.get((config.name, kind))) is None:
-            return UNMATCHED, unknown_kind(kind, tuple(self.kinds))
+            return UNMATCHED, unknown_kind(kind, tuple(name for name in self.kinds if name != HOLDING))
         prefix = self._prefix(names)
         if (sensor := source.sensors.get(prefix)) is None:
             if self.sensors >= self._limits.sensors:
                 return config.name, self._too_many
+            if kind == HOLDING and len(self.discoveries) >= self._limits.holding:
+                return config.name, self._too_many_held
             family = self._with_overrides(config.name, family, site, name)
             sensor = Sensor(family, sys.intern(site), name, prefix, self.sensors)
             source.sensors[prefix] = sensor
@@ -824,7 +838,7 @@ def _says_more(sample: Sample) -> bool:
     return bool(sample.units or sample.quality or sample.historical)
 
 
-def _rules(config: SourceConfig, kind: Kind, form: Format) -> list[Rule]:
+def _rules(config: SourceConfig | DiscoverConfig, kind: Kind, form: Format) -> list[Rule]:
     conversions = {}
     if config.gas_at is not None:
         try:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gateway.config import SourceConfig
+from gateway.config import DiscoverConfig, SourceConfig
 from gateway.edge.batch import DeadLetter, Held, Taken
 from sensors.formats import Answer, Format
 from sensors.kinds import SEVERITIES, Check, Flat, Kind, Quantity, Title
@@ -196,7 +196,9 @@ class Family:
 
     __slots__ = ("bound", "checks", "format", "gas_at", "kind", "layouts", "rules", "source")
 
-    def __init__(self, source: SourceConfig, kind: Kind, rules: Mapping[str, int], payloads: Format) -> None:
+    def __init__(
+        self, source: SourceConfig | DiscoverConfig, kind: Kind, rules: Mapping[str, int], payloads: Format
+    ) -> None:
         self.source = source.name
         self.kind = kind.name
         self.rules = rules

@@ -250,7 +250,8 @@ class Redactor:
         kinds = [self._kinds[name] for name in names if name in self._kinds]
         declared = {key: rule for kind in reversed(kinds) for key, rule in kind.personal.items()}
         quantities = frozenset(chain.from_iterable(kind.quantities for kind in kinds))
-        always = dict.fromkeys(ALWAYS, ("", _DROP)) if kinds else self._anywhere.fields
+        certain = kinds and not source.discovers
+        always = dict.fromkeys(ALWAYS, ("", _DROP)) if certain else self._anywhere.fields
         fields = {key: rule for key, rule in always.items() if key not in own and key not in quantities}
         fields |= {_key(key): (key, rule) for key, rule in declared.items()}
         fields |= {_key(sent): (to, declared[to]) for sent, to in config.rename.items() if to in declared}

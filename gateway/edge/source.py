@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from gateway.config import SourceConfig
+from gateway.config import DiscoverConfig, SourceConfig
 from sensors import formats
+from sensors.discovery import cleaned
 from sensors.formats.json import Json
 from sensors.kinds import Kind
 
 if TYPE_CHECKING:
     from gateway.edge.readings import Sensor
 
+HOLDING = "holding"
+"""Kind of a device that is not declared: what it sends is stored in the measurement of this name."""
 _LEVELS = ("kind", "site", "sensor")
-_NO_NAME = re.compile(r"[^\w.-]+")
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 
@@ -55,6 +57,7 @@ class Source:
     Attributes:
         config: As it is declared.
         format: How its payloads are read.
+        discovers: Whether devices may appear that are not declared.
         plain: Whether a topic is one sensor and a message is what it measures at one time, in JSON.
         devices: By what their senders call them.
         sensors: By prefix.
@@ -65,11 +68,12 @@ class Source:
         SourceError: If it names an unknown kind, or its file of devices cannot be used.
     """
 
-    def __init__(self, config: SourceConfig, kinds: Mapping[str, Kind]) -> None:
+    def __init__(self, config: SourceConfig | DiscoverConfig, kinds: Mapping[str, Kind]) -> None:
         self.config = config
+        self.discovers = isinstance(config, DiscoverConfig)
         self.format = formats.make(config.format, config.declared)
         self.devices = _devices(config, kinds)
-        self.plain = isinstance(self.format, Json) and not self.format.composed and not self.devices
+        self.plain = isinstance(self.format, Json) and not self.format.composed and config.devices is None
         self.sensors: dict[str, Sensor] = {}
         levels = [_level(level) for level in config.topic.split("/")]
         self.filter = "/".join(
@@ -84,7 +88,7 @@ class Source:
         """The kinds that its sensors may be of."""
         if "{kind}" in self.config.topic:
             return [*known]
-        own = [self.config.kind] if self.config.kind is not None else []
+        own = [HOLDING] if self.discovers else [self.config.kind] if self.config.kind is not None else []
         return [*dict.fromkeys([*own, *(device.kind for device in self.devices.values() if device.kind is not None)])]
 
     def names(self, levels: Mapping[str, str], named: str | None = None) -> Mapping[str, str] | str:
@@ -100,22 +104,27 @@ class Source:
         own = {key: name for key in _LEVELS if (name := getattr(self.config, key)) is not None}
         said = {**own, **levels}
         called = said.get("sensor") if named is None else named
-        device = self.devices.get(called or "")
-        if named is not None:
-            said["sensor"] = _NO_NAME.sub("_", named)
+        device = self.devices.get(called or "") or self.devices.get(cleaned(called or ""))
+        if called is not None and (named is not None or self.discovers):
+            said["sensor"] = cleaned(called)
         if device is not None:
             said.update(device.names)
-        for key in _LEVELS:
-            if key not in said:
-                if called is None:
-                    return "neither the topic nor the payload names the sensor"
-                return f"unknown device {called[:80]!r}: nothing says its {key}; declare it in {self.config.devices}"
+        missing = [key for key in _LEVELS if key not in said]
+        if missing and called is None:
+            return "neither the topic nor the payload names the sensor"
+        if missing and self.discovers:
+            return {"site": "unknown", **said, "kind": HOLDING, "sensor": cleaned(str(called))}
+        if missing:
+            unknown = f"unknown device {str(called)[:80]!r}: nothing says its {missing[0]}"
+            return f"{unknown}; declare it in {self.config.devices}"
         return said
 
     def can_name(self, names: Mapping[str, str]) -> bool:
         """Whether kind, site and sensor may be these."""
         free = {key for key in _LEVELS if f"{{{key}}}" in self.config.topic}
         free |= {"sensor"} if self.format.names_sensors else set()
+        if self.discovers and names["kind"] == HOLDING:
+            return True
         for device in (*self.devices.values(), Device()):
             said = device.names
             fits = {key: said.get(key, getattr(self.config, key)) for key in _LEVELS}
@@ -129,15 +138,17 @@ class Topic:
 
     Attributes:
         source: Its source.
-        levels: What it says of kind, site and sensor.
+        text: The topic.
+        levels: What it says of kind, site and sensor; where devices may appear, it is a sensor's name itself.
         sensors: Those that it was heard of, by what the payload calls them.
     """
 
-    __slots__ = ("levels", "sensors", "source")
+    __slots__ = ("levels", "sensors", "source", "text")
 
-    def __init__(self, source: Source, levels: Mapping[str, str]) -> None:
+    def __init__(self, source: Source, text: str, levels: Mapping[str, str]) -> None:
         self.source = source
-        self.levels = levels
+        self.text = text
+        self.levels = {"sensor": text, **levels} if source.discovers else levels
         self.sensors: dict[str | None, Sensor] = {}
 
 
@@ -155,8 +166,8 @@ def unknown_kind(kind: str, kinds: tuple[str, ...]) -> str:
     return f"unknown kind '{kind}'; {hint} A new kind is a file {kind}.toml in gateway.kinds_dir"
 
 
-def _devices(config: SourceConfig, kinds: Mapping[str, Kind]) -> dict[str, Device]:
-    if (path := config.devices) is None:
+def _devices(config: SourceConfig | DiscoverConfig, kinds: Mapping[str, Kind]) -> dict[str, Device]:
+    if (path := config.devices) is None or (isinstance(config, DiscoverConfig) and not path.exists()):
         return {}
     where = f"source '{config.name}': devices: {path}"
     try:

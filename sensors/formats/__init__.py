@@ -19,6 +19,7 @@ BUILTIN = {
     "cayenne": "sensors.formats.cayenne:Cayenne",
     "chirpstack": "sensors.formats.chirpstack:Chirpstack",
     "hj212": "sensors.formats.hj212:Hj212",
+    "homeassistant": "sensors.formats.homeassistant:HomeAssistant",
     "influx": "sensors.formats.influx:Influx",
     "json": "sensors.formats.json:Json",
     "senml": "sensors.formats.senml:Senml",
@@ -83,6 +84,24 @@ class Answer(NamedTuple):
     payload: bytes
 
 
+class Announcement(NamedTuple):
+    """A quantity that a device says it will send.
+
+    Attributes:
+        device: What the device is called.
+        topic: Where the values will be.
+        path: Keys in a JSON payload that lead to the value.
+        quantity: What is measured.
+        unit: In which it is sent; None when that is not said.
+    """
+
+    device: str
+    topic: str
+    path: tuple[str, ...]
+    quantity: str
+    unit: str | None
+
+
 class Decoded(NamedTuple):
     """What one message says.
 
@@ -90,11 +109,13 @@ class Decoded(NamedTuple):
         samples: In the order of the payload; none for a message that is of no interest, such as an acknowledgement.
         answers: What the sender waits for.
         key: By which the same message is known again though its bytes differ; None when its bytes tell.
+        announced: What the sender says that it will send.
     """
 
     samples: list[Sample]
     answers: tuple[Answer, ...] = ()
     key: str | None = None
+    announced: tuple[Announcement, ...] = ()
 
 
 class Options(BaseModel):

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import LimitsConfig, SourceConfig
+from gateway.config import DiscoverConfig, LimitsConfig, SourceConfig
 from gateway.edge.batch import Boot, Entry, RawBatch
 from gateway.edge.readings import SUSPECT, Readings
 from gateway.edge.reasons import Reason
+from gateway.edge.redact import Redactor
 from gateway.edge.silence import Silences
 from gateway.edge.source import SourceError
 from tests.edge.test_way import NOW, Way, raw, total
@@ -289,3 +290,63 @@ def test_a_unit_of_something_else_costs_its_value_only() -> None:
     assert "pressure=990.0" in points(entry)[0]
     assert entry.dead[0].reason.startswith("humidity: ")
     assert total(entry) == {"received": 2, "queued": 1, "quarantined": 0, "dead": 1, "duplicate": 0}
+
+
+def discover(folder: Path, **keys: object) -> DiscoverConfig:
+    given = {"topic": "zigbee2mqtt/#", "format": "zigbee2mqtt", "devices": folder / "devices.toml", **keys}
+    return DiscoverConfig.model_validate(given)
+
+
+PORCH = ("zigbee2mqtt/porch", b'{"temperature": 21.5, "humidity": 40, "linkquality": 90}')
+
+
+def test_what_an_undeclared_device_sends_is_held_and_the_device_is_listed(tmp_path: Path) -> None:
+    way = Way(SourceConfig(), discover(tmp_path))
+    entry = way.send([PORCH, PORCH])
+    assert points(entry)[0].startswith(
+        "holding,gateway=gw,sensor=porch,site=unknown temperature=21.5,temperature_qc=2i,"
+    )
+    assert total(entry)["queued"] == total(entry)["received"] > 0
+    (found,) = way.decoder.discoveries.report()
+    assert (found["device"], found["topic"], found["messages"]) == ("porch", "zigbee2mqtt/porch", 2)
+    assert found["where"] == str(tmp_path / "devices.toml")
+    assert found["declare"] == '[porch]\nkind = "weather"\nsite = "unknown"\nsensor = "porch"'
+
+
+def test_once_it_is_declared_it_is_a_sensor(tmp_path: Path) -> None:
+    before = Way(discover(tmp_path))
+    before.send([PORCH])
+    devices(tmp_path, str(before.decoder.discoveries.report()[0]["declare"]).replace("unknown", "west"))
+    after = Way(discover(tmp_path))
+    assert points(after.send([PORCH]))[0].startswith("weather,gateway=gw,sensor=porch,site=west temperature=21.5")
+    assert after.decoder.discoveries.report() == []
+
+
+def test_undeclared_devices_are_bounded_and_leave_room_for_sensors(tmp_path: Path) -> None:
+    way = Way(SourceConfig(), discover(tmp_path), limits=LimitsConfig(holding=2))
+    entry = way.send([(f"zigbee2mqtt/d{n}", PORCH[1]) for n in range(4)])
+    assert len(points(entry)) == 2
+    assert {letter.reason for letter in entry.dead} == {"there are limits.holding = 2 undeclared devices already"}
+    assert len(points(way.send([("city/east/air/a1", {"ts": NOW, "pm25": 5})]))) == 1
+
+
+def test_nothing_personal_is_held_of_a_device_of_which_nothing_is_known(tmp_path: Path) -> None:
+    way = Way(discover(tmp_path, topic="new/#", format="json"))
+    batch = raw([("new/x", {"ts": NOW, "plate": "ABC123", "phone": 13800138000, "speed": 50})])
+    Redactor(way.decoder.sources, way.decoder.kinds).redact(batch)
+    entry = way.take(batch)
+    assert points(entry) == [f"holding,gateway=gw,sensor=new_x,site=unknown speed=50.0,speed_qc=2i {NOW}"]
+
+
+def test_what_home_assistant_is_told_is_listed_with_a_source(tmp_path: Path) -> None:
+    way = Way(discover(tmp_path, topic="homeassistant/#", format="homeassistant"))
+    said = (PAYLOADS / "homeassistant/attic_temperature.json").read_bytes()
+    entry = way.send([("homeassistant/sensor/0x1/t/config", said), ("homeassistant/sensor/0x1/t/config", said)])
+    assert total(entry) == {}
+    (found,) = way.decoder.discoveries.report()
+    assert (found["device"], found["topic"], found["quantities"]) == (
+        "attic",
+        "zigbee2mqtt/attic",
+        {"temperature": None},
+    )
+    assert 'topic = "zigbee2mqtt/attic"' in str(found["declare"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ClockConfig, LimitsConfig, SourceConfig
+from gateway.config import ClockConfig, DiscoverConfig, LimitsConfig, SourceConfig
 from gateway.edge.batch import Boot, Entry, RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.encode import encode
@@ -28,7 +28,7 @@ class Way:
 
     def __init__(
         self,
-        *sources: SourceConfig,
+        *sources: SourceConfig | DiscoverConfig,
         limits: LimitsConfig | None = None,
         clock: ClockConfig | None = None,
         known: Mapping[str, kinds.Kind] | None = None,

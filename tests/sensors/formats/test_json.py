@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import SourceConfig
+from gateway.config import DiscoverConfig, SourceConfig
 from gateway.edge.source import Source
 from sensors import formats, kinds
 from sensors.formats import Declared, PayloadError, Sample
@@ -75,5 +75,7 @@ def test_its_document_shows_these_payloads() -> None:
 
 @pytest.mark.parametrize("name", sorted(formats.BUILTIN))
 def test_the_source_in_each_document_can_be_declared_so(name: str) -> None:
-    for declared in tomllib.loads(documents.source(name))["source"]:
-        assert Source(SourceConfig.model_validate(declared), kinds.builtin()).config.format == name
+    config = tomllib.loads(documents.source(name))
+    declared: list[SourceConfig | DiscoverConfig] = [SourceConfig.model_validate(its) for its in config["source"]]
+    declared += [DiscoverConfig.model_validate(its) for its in config.get("discover", ())]
+    assert name in {Source(its, kinds.builtin()).config.format for its in declared}
