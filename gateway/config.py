@@ -141,10 +141,22 @@ class MqttConfig(_Secrets):
     session_expiry: Duration = Field(604800.0, description="how long the broker keeps messages for an absent gateway")
     batch_size: int = Field(2000, ge=1, le=65535, description="messages that complete a batch")
     batch_time: Duration = Field(0.2, gt=0, description="age of its first message that completes a batch")
+    recorded_time: bool = Field(
+        default=False,
+        description="for replays: a message arrived when its property `citygate-arrival` says, and the stream's own "
+        "time is that of the gateway; leave it off in service, for any publisher can set that property",
+    )
     tls: bool = Field(default=False, description="encrypt the link")
     tls_ca: Path | None = Field(None, description="CA certificate; the system's CAs by default")
     tls_cert: Path | None = Field(None, description="client certificate")
     tls_key: Path | None = Field(None, description="client certificate's key")
+
+    @model_validator(mode="after")
+    def _tells_times(self) -> Self:
+        if self.recorded_time and self.protocol != "5":
+            msg = 'recorded_time needs protocol = "5": MQTT 3.1.1 has no properties'
+            raise ValueError(msg)
+        return self
 
 
 class _Payloads(_Section):

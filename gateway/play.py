@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 
+from gateway.edge.recorded import ARRIVAL
 from gateway.publish import Broker, PublishError
 from gateway.publish5 import Publisher5
 from sensors.stream import Damage, Message, Reader
 
-ARRIVAL = "citygate-arrival"
-"""The MQTT 5 user property in which the recorded time of arrival is told, ns since 1970, as decimal text."""
 PATIENCE = 30.0
 """Seconds for which a broker may be away."""
 _AT_ONCE = 256  # messages between two looks at the clock
@@ -99,7 +98,8 @@ async def play(  # noqa: PLR0913 - what can be asked for
         broker: Where to publish; it must speak MQTT 5.
         speed: Times the recording's own pace; as fast as the broker takes it when None.
         part: What of it; all of it, once, by default.
-        tell_arrival: Add the recorded time of arrival to each message, as the user property :data:`ARRIVAL`.
+        tell_arrival: Add the recorded time of arrival to each message, as the user property :data:`ARRIVAL`, and send
+            all at QoS 1, in whose order brokers deliver.
         shift: ns to add to the time that is told.
         rewrite: Gives a payload in place of the recorded one, for a message and a shift in ns.
         patience: Seconds for which the broker may be away.
@@ -246,12 +246,15 @@ def _changed(
 
 
 def _telling(message: Message, shift: int) -> Message:
-    """The message with its time of arrival among its properties, in place of one that it has."""
+    """The message with its time of arrival among its properties, in place of one that it has; at QoS 1.
+
+    Of QoS 0, a broker drops what a subscriber does not take in time; and of several QoS, one overtakes another.
+    """
     text = b"%d" % (message.wall + shift)
     name = ARRIVAL.encode()
     prop = struct.pack("!BH", 0x26, len(name)) + name + struct.pack("!H", len(text)) + text
     kept = without_arrival(message.properties) if name in message.properties else message.properties
-    return message._replace(properties=kept + prop)
+    return message._replace(properties=kept + prop, qos=1)
 
 
 def without_arrival(properties: bytes) -> bytes:
@@ -264,4 +267,4 @@ def without_arrival(properties: bytes) -> bytes:
     return properties
 
 
-__all__ = ["ARRIVAL", "PATIENCE", "Part", "Played", "PublishError", "play", "span", "wanted", "without_arrival"]
+__all__ = ["PATIENCE", "Part", "Played", "PublishError", "play", "span", "wanted", "without_arrival"]

@@ -15,7 +15,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway import __version__
@@ -32,6 +32,7 @@ from gateway.edge.keep import Keep, Step
 from gateway.edge.maintenance import Maintenance
 from gateway.edge.memory import settle
 from gateway.edge.readings import Channels
+from gateway.edge.recorded import RecordedTime, merged
 from gateway.edge.redact import Redactor, scrubbed, withheld
 from gateway.edge.requeue import requeue
 from gateway.edge.silence import Silences
@@ -66,7 +67,8 @@ class Agent:
         self.redactor = Redactor(self.decoder.sources, self.decoder.kinds)
         self.maintenance = Maintenance.of(config, self.channels)
         self.filter = Filter(self.channels, self.maintenance)
-        self.silences = Silences(self.channels)
+        self.recorded = RecordedTime() if config.mqtt.recorded_time else None
+        self.silences = Silences(self.channels) if self.recorded is None else Silences(self.channels, self.recorded.now)
         self.spool = Spool.of(config)
         steps: dict[str, Step] = {**self.filter.steps, "silence": self.silences}
         file = config.spool_path.with_name(f"{config.spool_path.name}.filter")
@@ -75,7 +77,7 @@ class Agent:
         self.decoder.remember(self.spool.keys())
         self.clock = Clock(config.clock, self.spool.known_time)
         self.clock.check()
-        self.ingest = _ingest(config, self.decoder, self.clock)
+        self.ingest = _ingest(config, self.decoder, self._now)
         self.forwarders = [Forwarder(self.spool, output) for output in config.output]
         self._turn = asyncio.Lock()  # one batch at a time is judged
         self._judged: asyncio.Queue[tuple[RawBatch, list[Entry]] | None] = asyncio.Queue(maxsize=1)
@@ -131,6 +133,10 @@ class Agent:
             self._stopping.set()
             self._stop_task = asyncio.ensure_future(self.ingest.stop())
 
+    def _now(self) -> int:
+        """When a message arrives that does not tell it."""
+        return self.clock.now() if self.recorded is None or self.recorded.began is None else self.recorded.now()
+
     async def _take_and_keep(self) -> None:
         async with asyncio.TaskGroup() as way:
             way.create_task(self._take())
@@ -140,9 +146,13 @@ class Agent:
         await self._release()
         async for batch in self.ingest.batches():
             async with self._turn:
-                self.clock.date(batch)
+                if self.recorded is None:
+                    self.clock.date(batch)
                 self.redactor.redact(batch)
-                entries = self._judge(batch)
+                if self.recorded is None:
+                    entries = self._judge(batch)
+                else:
+                    entries = await self._judge_recorded(batch, self.recorded)
             await self._judged.put((batch, entries))
         await self._judged.put(None)
 
@@ -154,8 +164,9 @@ class Agent:
                 await self._commit(entry)
             self.ingest.acknowledge(batch)
             self._messages += len(batch.topics)
-            for answer in itertools.chain.from_iterable(entry.answers for entry in entries):
-                self.ingest.answer(answer)
+            if self.recorded is None:  # else whoever wants an answer is a recording
+                for answer in itertools.chain.from_iterable(entry.answers for entry in entries):
+                    self.ingest.answer(answer)
             self._judged.task_done()
         self._judged.task_done()  # the end
 
@@ -187,6 +198,22 @@ class Agent:
             log.warning("dead letter: %s", letter.reason, extra={"topic": letter.topic, "source": letter.source})
         return [entry]
 
+    async def _judge_recorded(self, batch: RawBatch, recorded: RecordedTime) -> list[Entry]:
+        """The same for a replayed stream, so that its own times alone decide what comes of it."""
+        entries: list[Entry] = []
+        for message in batch.singles():
+            for minute in recorded.reach(message.received[0]) if message.told else ():
+                entries.append(self._silent(minute, recorded.began))
+                entries += [counts] if (counts := self.redactor.tend(minute)) else []
+            entries += self._judge(message)
+            await asyncio.sleep(0)
+        return [merged(entries)]
+
+    def _silent(self, now: int, connected_since: int | None) -> Entry:
+        """Who has fallen silent, or is so no longer."""
+        found = self.silences.noticed(now, connected_since, self.maintenance.sensors(now))
+        return Entry(events="\n".join(silence.line(self.config.gateway.id) for silence in found).encode())
+
     async def _commit(self, entry: Entry) -> None:
         """Appends to the spool, however long it takes: the broker holds what waits behind."""
         entry.time = self.clock.now() if self.clock.known else None
@@ -210,7 +237,8 @@ class Agent:
             self.clock.check()
             self.maintenance.check()
             await self._release()
-            if self.clock.known and (counts := self.redactor.tend(self.clock.now())):
+            of_clock = self.clock.known and self.recorded is None
+            if of_clock and (counts := self.redactor.tend(self.clock.now())):
                 await self._commit(counts)
 
     async def _watch_silence(self) -> None:
@@ -220,11 +248,10 @@ class Agent:
                 self._connected_since = None
             elif self._connected_since is None:
                 self._connected_since = self.silences.clock()
-            if self.clock.known and seconds % _SILENCE_INTERVAL == 0:
-                now = self.clock.now()
-                found = self.silences.noticed(now, self._connected_since, self.maintenance.sensors(now))
-                if lines := [silence.line(self.config.gateway.id) for silence in found]:
-                    await self._commit(Entry(events="\n".join(lines).encode()))
+            if self.clock.known and self.recorded is None and seconds % _SILENCE_INTERVAL == 0:
+                entry = self._silent(self.clock.now(), self._connected_since)
+                if entry.events:
+                    await self._commit(entry)
 
     async def _release(self) -> None:
         """Once the clock is known, gives their times to the messages that waited for it, before any newer one."""
@@ -281,8 +308,8 @@ class Agent:
                 log.error("the ledger does not balance: %s. Please report this as a fault of citygate", mismatch)
 
     def _health(self) -> Entry:
-        if not self.clock.known:
-            return Entry()  # it would get a wrong time
+        if not self.clock.known or self.recorded is not None:
+            return Entry()  # it would get a wrong time, or one among those of a recording
         return Entry(sums=health(self.config.gateway.id, self.measure(), self.clock.now()))
 
     def measure(self) -> Mapping[str, float | str]:
@@ -346,15 +373,15 @@ class Agent:
         }
 
 
-def _ingest(config: GatewayConfig, decoder: Decoder, clock: Clock) -> Ingest:
+def _ingest(config: GatewayConfig, decoder: Decoder, now: Callable[[], int]) -> Ingest:
     mqtt = config.mqtt.model_copy(update={"client_id": config.client_id})
     filters = [source.filter for source in decoder.sources]
     senders = frozenset(source.config.sender for source in decoder.sources if source.config.sender)
     if mqtt.protocol == "5":
-        return Mqtt5Ingest(mqtt, filters, now=clock.now, sender_properties=senders)
+        return Mqtt5Ingest(mqtt, filters, now=now, sender_properties=senders)
     from gateway.edge.ingest_paho import PahoIngest  # noqa: PLC0415 - loaded only for brokers that need it
 
-    return PahoIngest(mqtt, filters, now=clock.now)
+    return PahoIngest(mqtt, filters, now=now)
 
 
 def _unbearable(batch: RawBatch, error: Exception) -> Entry:

@@ -1,10 +1,13 @@
 """What the steps of the edge hand to one another: a batch of raw messages in, one entry for the spool out."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sensors.formats import Answer
 from sensors.kinds import Personal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,6 +67,7 @@ class RawBatch:
         retained: Places of messages that the broker had stored from before the subscription.
         redelivered: Places of messages that the broker says it may have delivered before (DUP).
         senders: Place → the sender as the broker names it, where a source asks for it.
+        told: Places of messages that tell when they arrived, where that is believed; ``received`` says it.
         personal: Place → what was personal in the message.
         boot: While the wall clock is not known: of which run of the machine ``received`` tells; otherwise None.
         estimated: Whether ``received`` is an estimate, because the clock of that run never became known.
@@ -78,6 +82,7 @@ class RawBatch:
     retained: set[int] = field(default_factory=set)
     redelivered: set[int] = field(default_factory=set)
     senders: dict[int, str] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)
     personal: dict[int, Taken] = field(default_factory=dict)
     boot: Boot | None = None
     estimated: bool = False
@@ -90,6 +95,14 @@ class RawBatch:
         middle = len(self.topics) // 2
         return self._part(0, middle), self._part(middle, len(self.topics))
 
+    def singles(self) -> "Iterator[RawBatch]":
+        """A batch of each message, without the receipt."""
+        if len(self.topics) > 1:
+            for half in self.halves():
+                yield from half.singles()
+        elif self.topics:
+            yield self
+
     def _part(self, start: int, end: int) -> "RawBatch":
         return RawBatch(
             self.topics[start:end],
@@ -98,6 +111,7 @@ class RawBatch:
             {place - start for place in self.retained if start <= place < end},
             {place - start for place in self.redelivered if start <= place < end},
             {place - start: sender for place, sender in self.senders.items() if start <= place < end},
+            {place - start for place in self.told if start <= place < end},
             {place - start: taken for place, taken in self.personal.items() if start <= place < end},
             self.boot,
             self.estimated,

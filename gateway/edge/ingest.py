@@ -24,6 +24,7 @@ import mqtt5
 
 from gateway.config import MqttConfig
 from gateway.edge.batch import RawBatch
+from gateway.edge.recorded import ARRIVAL, arrival
 from gateway.edge.tls import Tls, TlsError
 from sensors.formats import Answer
 
@@ -130,6 +131,7 @@ class Ingest(abc.ABC):
         self._had_session = False
         self._granted = False  # the broker said once that it holds these subscriptions, and still has the session
         self._filling = self._batch_type(receipt=Receipt(None))
+        self._arrivals: dict[int, int] = {}  # place in that batch → time of arrival, of those just appended
         self._ready: deque[RawBatch] = deque()
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -329,6 +331,11 @@ class Ingest(abc.ABC):
         self._held += count
         self._held_bytes += size
         batch.received += [self._now()] * count
+        if self._arrivals:
+            batch.told.update(self._arrivals)
+            for place, arrived in self._arrivals.items():
+                batch.received[place] = arrived
+            self._arrivals.clear()
         if len(batch.topics) >= self._config.batch_size:
             self._complete()
 
@@ -599,7 +606,8 @@ class Link(asyncio.Protocol):
         room = self._config.batch_size - before
         topic, payload, ack = batch.topics.append, batch.payloads.append, receipt.acks.append
         read, view, position, end = mqtt5.read, memoryview(data), start, len(data)
-        plain = -1 if self.leaving or self._ingest._sender_properties else _PLAIN  # noqa: SLF001
+        looked_at = self.leaving or self._ingest._sender_properties or self._config.recorded_time  # noqa: SLF001
+        plain = -1 if looked_at else _PLAIN
         while position < end and room:
             try:
                 packet, size = read(view[position:])
@@ -685,6 +693,10 @@ class Link(asyncio.Protocol):
             batch.retained.add(place)
         if head & _DUPLICATE:
             batch.redelivered.add(place)
+        if self._config.recorded_time:
+            for name, value in packet.user_properties:
+                if name == ARRIVAL and (arrived := arrival(value)) is not None:
+                    self._ingest._arrivals[place] = arrived  # noqa: SLF001
         names = self._ingest._sender_properties  # noqa: SLF001
         if names and (senders := {value for name, value in packet.user_properties if name in names}):
             # A publisher can add properties too. Where they differ, the joined name is no level of any topic.

@@ -7,7 +7,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.play import ARRIVAL, Part, play, without_arrival
+from gateway.edge.recorded import ARRIVAL
+from gateway.play import Part, play, without_arrival
 from gateway.publish import Broker
 from gateway.publish5 import Publisher5
 from gateway.record import Record, Recorded
