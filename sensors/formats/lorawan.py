@@ -64,6 +64,7 @@ _QUANTITIES = {
 _DEEPEST = 8
 _MOST_NAMES, _LONGEST = 4096, 200
 _HOUR = 3600
+_LINK = {"rssi": "dBm", "snr": "dB", "battery": "%", "lost_uplinks": "1"}
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -149,6 +150,7 @@ class Lorawan(Format):
             except FormatError as error:
                 msg = f"codec: {error}"
                 raise FormatError(msg) from error
+            self.__dict__["units"] = self._codec.units  # of this source alone; a class's own are the same for all
         self._counters = Counters()
         self._names: dict[str, tuple[str, str]] = {}
 
@@ -179,10 +181,12 @@ class Lorawan(Format):
                 sample.time = uplink.time
                 if whole is None and sample.sensor == sensor:
                     whole = sample
+        units = {name: _LINK[name] for name in link}  # whatever the codec's are
         if whole is not None:
             whole.values.update(link)
+            whole.units = {**whole.units, **units}
         elif link:
-            samples.append(Sample(uplink.time, link, sensor=sensor))
+            samples.append(Sample(uplink.time, link, sensor=sensor, units=units))
         return samples
 
     def _decoded(self, codec: Format, topic: str, uplink: Uplink, received: int) -> list[Sample]:

@@ -1,3 +1,4 @@
+import base64
 import json
 import math
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def test_the_devices_bytes_are_read_by_a_declared_codec() -> None:
     sample = _read(_payload("data"), declared)
     assert (sample.sensor, sample.time) == (_ROOF, _MIDNIGHT + 1800.118)
     assert sample.values == {"temperature": 27.2, "soil": 25.5, "air_humidity": 65.5, "rssi": -87, "snr": 0}
-    assert sample.units == {"temperature": "°C", "soil": "°C", "air_humidity": "%"}
+    assert sample.units == {"temperature": "°C", "soil": "°C", "air_humidity": "%", "rssi": "dBm", "snr": "dB"}
 
 
 def test_a_codec_goes_before_the_servers_object() -> None:
@@ -98,7 +99,23 @@ def test_a_codec_goes_before_the_servers_object() -> None:
 def test_a_codec_may_tell_an_earlier_time_and_the_link_keeps_that_of_the_uplink() -> None:
     measured, link = _all(_uplink(data="AIVrA4IAAGcBEA==", rxInfo=[{"rssi": -90}]), _CAYENNE).samples
     assert measured == Sample(_MIDNIGHT, {"temperature": 27.2}, sensor=_ROOF, units={"temperature": "°C"})
-    assert link == Sample(_MIDNIGHT, {"rssi": -90, "snr": 0}, sensor=_ROOF)
+    assert link == Sample(_MIDNIGHT, {"rssi": -90, "snr": 0}, sensor=_ROOF, units={"rssi": "dBm", "snr": "dB"})
+
+
+def test_any_format_may_be_the_codec_and_its_units_hold() -> None:
+    reader = Chirpstack(Declared(options={"codec": "airrohr"}))
+    assert reader.units == {"pressure": "Pa"}
+    assert Chirpstack(_PLAIN).units == {}
+    data = base64.b64encode(documents.payload("airrohr/sds011_bme280.json")).decode()
+    board, link = reader.decode(_UP, _uplink(data=data, rxInfo=[{"rssi": -90}]), 0).samples
+    assert (board.sensor, board.time, board.values["pressure"]) == ("13789284", _MIDNIGHT, 101325.44)
+    assert (link.sensor, link.values) == (_ROOF, {"rssi": -90, "snr": 0})
+
+
+def test_what_a_codec_says_of_how_long_ago_is_counted_from_the_uplink() -> None:
+    pack = base64.b64encode(b'[{"n":"temperature","u":"Cel","v":5,"t":-60}]').decode()
+    first, _ = _all(_uplink(data=pack, rxInfo=[{"rssi": -90}]), Declared(options={"codec": "senml"})).samples
+    assert (first.sensor, first.time, first.values) == (_ROOF, _MIDNIGHT - 60, {"temperature": 5})
 
 
 def test_a_state_says_battery_and_margin() -> None:
