@@ -857,6 +857,81 @@ def _evaluate_nab(nab: Path, scores_out: Path | None, *, as_json: bool) -> None:
             _fail(error, 1)
 
 
+@app.command(epilog="Example: citygate report march.cgrec -c configs/gateway.toml -o march.html")
+def report(  # noqa: PLR0913, PLR0917 - one parameter an option
+    recording: Annotated[Path, typer.Argument(help="A recording (.cgrec), or a CSV, plain or gzip'd.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The gateway's configuration; its secrets are not needed.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The page; RECORDING.html by default.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Of the page; the recording's name by default.")] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(metavar="ZONE", help="Zone of the page's times, and of a CSV's without offset; UTC by default."),
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Topic template of a CSV's rows; city/{site}/{kind}/{sensor} by default.")
+    ] = None,
+    time_column: TimeColumn = None,
+    sensor_column: SensorColumn = None,
+    site: Annotated[str | None, typer.Option(help="Site of all rows of a CSV.")] = None,
+    site_column: SiteColumn = None,
+    kind: KindName = None,
+    kind_column: KindColumn = None,
+    column: Columns = None,
+    ignore: Ignore = None,
+    missing: Missing = None,
+    *,
+    skip_bad: SkipBad = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Also print what the page says, as JSON.")] = False,
+) -> None:
+    """Play a recording through decode and filter, and write a page about it: what came, what was flagged and why.
+
+    The page is one HTML file that needs no network, prints well, and also shows each sensor's availability, the bytes
+    before and after, and what could not be read. Nothing is sent or stored anywhere else.
+    """
+    from gateway.config import without_secrets  # noqa: PLC0415
+    from gateway.edge.source import SourceError  # noqa: PLC0415
+    from gateway.report.make import main as make_report  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+    from sensors.recording import RecordingError  # noqa: PLC0415
+    from sensors.stream import StreamError  # noqa: PLC0415
+
+    given = {
+        "time": time_column,
+        "sensor": sensor_column,
+        "site": site,
+        "site_column": site_column,
+        "kind": kind,
+        "kind_column": kind_column,
+        "columns": column,
+        "ignore": ignore,
+        "missing": missing,
+        "skip_bad": skip_bad,
+    }
+    with _usage_errors(ValueError, RecordingError, StreamError, SourceError, KindError):
+        if config is None:
+            plain = {"gateway": {"id": "report"}, "output": [{"url": "http://127.0.0.1"}]}
+            settings = GatewayConfig.model_validate(plain)
+        else:
+            settings = load(config, GatewayConfig, change=without_secrets)
+        try:
+            make_report(
+                recording,
+                config=settings,
+                output=output or Path(f"{recording.name.split('.')[0] or 'report'}.html"),
+                title=title,
+                topic=topic,
+                timezone=timezone,
+                layout={name: value for name, value in given.items() if value},
+                as_json=as_json,
+            )
+        except OSError as error:
+            _fail(error, 1)
+
+
 def _version(*, value: bool) -> None:
     if value:
         typer.echo(f"citygate {__version__}")

@@ -551,6 +551,15 @@ def load(
         raise ConfigError("\n".join(lines)) from None
 
 
+def without_secrets(data: dict[str, Any]) -> None:
+    """Takes the names of secret files out of a tree of settings, for who reads them where those files are not."""
+    outputs = data.get("output")
+    for section in (data.get("mqtt"), *(outputs if isinstance(outputs, list) else ())):
+        if isinstance(section, dict):
+            for key in ("password_file", "token_file"):
+                section.pop(key, None)
+
+
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Lists every key of a configuration model.
 
@@ -700,4 +709,5 @@ __all__ = [
     "fields",
     "load",
     "masked",
+    "without_secrets",
 ]

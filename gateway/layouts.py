@@ -50,7 +50,7 @@ def layout_of(  # noqa: PLR0913 - the options
         columns=dict(_rename(text) for text in columns),
         ignore=ignore,
         missing=missing,
-        zone=_zone(timezone) if timezone else None,
+        zone=zone_of(timezone) if timezone else None,
         skip_bad=skip_bad,
     )
 
@@ -63,7 +63,12 @@ def _rename(text: str) -> tuple[str, str]:
     return name, quantity
 
 
-def _zone(text: str) -> tzinfo:
+def zone_of(text: str) -> tzinfo:
+    """A zone by its name, such as Asia/Shanghai, or its offset, such as +08:00.
+
+    Raises:
+        ValueError: There is none.
+    """
     if re.fullmatch(r"[+-]\d\d:\d\d", text):
         zone = datetime.fromisoformat(f"2000-01-01T00:00{text}").tzinfo
         if zone is not None:

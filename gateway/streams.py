@@ -55,8 +55,7 @@ class Stream:
         self.path = path
         self._topic = _template(topic or TOPIC)
         self.damage: list[str] = []
-        with path.open("rb") as file:
-            self.table = file.read(len(MAGIC)) != MAGIC
+        self.table = is_table(path)
         if self.table:
             self._recording = Recording(path, layout_of(**(options or {})))
             self.messages = self._recording.messages
@@ -80,6 +79,16 @@ class Stream:
             for message in reader:
                 yield Heard(message.topic, message.payload, message.wall // 10**6)
             self.damage = [str(damage) for damage in reader.damage]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a recording is a CSV, by its first bytes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) != MAGIC
 
 
 def _template(topic: str) -> str:

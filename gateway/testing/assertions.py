@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from gateway.testing.golden import difference
-from gateway.testing.points import Ledger, Stored, iso, text
+from gateway.testing.points import Ledger, Stored, text
+from gateway.words import iso
 
 Time = int | str | datetime
 Expected = tuple[Time, float | str | None, str] | tuple[Time, float | str | None, str, str]

@@ -2,18 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NamedTuple
 
-FLAGS = {1: "good", 2: "unknown", 3: "suspect", 4: "fail", 9: "missing"}
-"""QARTOD flags by number; *unknown* is "not evaluated"."""
+from gateway.words import iso
+
 FATES = ("delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
-
-
-def iso(time: int) -> str:
-    """A time in ms UTC, as people read it: ``2026-03-01T08:00:00Z``."""
-    moment = datetime.fromtimestamp(time / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds" if time % 1000 else "seconds").replace("+00:00", "Z")
 
 
 class Stored(NamedTuple):

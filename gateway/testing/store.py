@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from gateway.edge.reasons import reason_text
-from gateway.testing.points import FLAGS, Event, Stored, Verdict
+from gateway.testing.points import Event, Stored, Verdict
+from gateway.words import FLAGS
 from sensors.lineprotocol import Field, Point, parse
 
 _APART = ("quarantine", "event", "verdict", "gateway")
