@@ -198,7 +198,7 @@ class _Payloads(_Section):
             formats.make(self.format, self.declared)
         except FormatError as error:
             raise ValueError(str(error)) from error
-        if "time" in self.model_fields_set and self.time is not None and self.declared.time is None:
+        if self.time not in {None, type(self).model_fields["time"].default} and self.declared.time is None:
             msg = f"time: payloads of the format '{self.format}' have their own time, or none: remove it"
             raise ValueError(msg)
         return self

@@ -77,10 +77,12 @@ def _show_discovered(console: Console, found: dict[str, Any]) -> None:
     says = ", ".join(
         name if value is None else f"{name} {value:g}" for name, value in list(found["quantities"].items())[:8]
     )
-    heard = f"{found['messages']:,} messages, held" if found["messages"] else "announced"
+    count = found["messages"]
+    heard = f"{count:,} message{'s' if count > 1 else ''}, held" if count else "announced"
     console.print(f"\n[yellow]undeclared[/yellow] {escape(found['device'])}  {heard}", soft_wrap=True)
     console.print(f"  topic {found['topic']}: {says}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"  to accept it, put this into {found['where']} and start the gateway anew:", markup=False)
+    hint = f"  to accept it, put this into {found['where']} and start the gateway anew:"
+    console.print(hint, soft_wrap=True, markup=False, highlight=False)
     for line in found["declare"].splitlines():
         console.print(f"    {line}", soft_wrap=True, markup=False, highlight=False)
 

@@ -7,8 +7,13 @@ from typing import Any
 import tomli_w
 
 from sensors.formats import Announcement
-from sensors.kinds import DIAGNOSTICS, Kind
+from sensors.kinds import DIAGNOSTICS, Kind, Title
 
+HOLDING = "holding"
+"""Kind of a device that is not declared: what it sends is stored in the measurement of this name."""
+_TITLE = Title(zh="待登记设备", en="Undeclared devices", ko="미등록 기기")
+UNDECLARED = Kind.model_validate({"name": HOLDING, "title": _TITLE, "interval": "1h", "quantities": {}})
+"""What is known of such devices: nothing that they say is judged."""
 _NO_NAME = re.compile(r"[^\w.-]+")
 
 

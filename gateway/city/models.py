@@ -48,6 +48,9 @@ class SensorOut(BaseModel):
     state: State = Field(description="fresh up to 2 intervals (at least 30 s), stale up to 10, then silent")
     flag: int = Field(description="the worst flag among the readings")
     readings: list[ReadingOut]
+    declare: str | None = Field(
+        None, description="for a device that nobody has declared (kind `holding`): an entry for a file of devices, TOML"
+    )
 
 
 class QuantityOut(BaseModel):

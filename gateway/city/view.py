@@ -55,7 +55,8 @@ from gateway.city.store.base import (
     worst,
 )
 from gateway.config import MapSection
-from sensors import kinds
+from sensors import discovery, kinds
+from sensors.discovery import HOLDING, UNDECLARED
 from sensors.kinds import Kind, Quantity, Title
 
 _LEDGER = ("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
@@ -91,7 +92,7 @@ class View:
         self._sensor_file = registry.WatchedGeoJson(config.sensors)
         self._district_file = registry.WatchedGeoJson(config.districts)
         self._registry = registry.Registry()
-        self._kinds = kinds.builtin()
+        self._kinds = {**kinds.builtin(), HOLDING: UNDECLARED}
         self._snapshot = Snapshot()
         self._fetched = float("-inf")
         self._lock = asyncio.Lock()
@@ -184,6 +185,12 @@ class View:
             state=state(age, interval),
             flag=worst(reading.flag for reading in latest.readings.values()),
             readings=readings,
+            declare=self._declaration(latest) if key.kind == HOLDING else None,
+        )
+
+    def _declaration(self, latest: LatestSensor) -> str:
+        return discovery.device(
+            latest.key.sensor, latest.key.sensor, latest.key.site, latest.readings.keys(), kinds.builtin()
         )
 
     def sensors(self, snapshot: Snapshot, now: int) -> list[SensorOut]:

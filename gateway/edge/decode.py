@@ -20,7 +20,7 @@ from xxhash import xxh3_64_intdigest
 
 from gateway.config import ClockConfig, DiscoverConfig, GatewayConfig, LimitsConfig, OverrideConfig, SourceConfig
 from gateway.edge.batch import Boot, DeadLetter, Held, RawBatch
-from gateway.edge.discover import UNDECLARED, Discoveries
+from gateway.edge.discover import Discoveries
 from gateway.edge.keep import Known
 from gateway.edge.limits import Flood
 from gateway.edge.overrides import OverrideError, fitting, longest_gap, overridden, verify
@@ -39,8 +39,9 @@ from gateway.edge.readings import (
 )
 from gateway.edge.reasons import Reason
 from gateway.edge.redact import coarse, scrubbed, withheld
-from gateway.edge.source import HOLDING, Source, SourceError, Topic, unknown_kind
+from gateway.edge.source import Source, SourceError, Topic, unknown_kind
 from gateway.edge.units import UnitError, condition, conversion
+from sensors.discovery import HOLDING, UNDECLARED
 from sensors.formats import Answer, Decoded, Format, PayloadError, Quality, Sample
 from sensors.formats.json import plain
 from sensors.kinds import Kind, Personal, known

@@ -5,14 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.edge.readings import Readings, Sensor
-from gateway.edge.source import HOLDING, Topic
+from gateway.edge.source import Topic
 from sensors import discovery
 from sensors.formats import Announcement
-from sensors.kinds import Kind, Title
+from sensors.kinds import Kind
 
-_TITLE = Title(zh="待接入", en="Undeclared", ko="미등록")
-UNDECLARED = Kind.model_validate({"name": HOLDING, "title": _TITLE, "interval": "1h", "quantities": {}})
-"""The kind of devices that are not declared: nothing of what they say is judged."""
 _MOST_ANNOUNCED = 4096  # quantities
 _SHOWN = 100  # devices
 

@@ -11,15 +11,13 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, Vali
 
 from gateway.config import DiscoverConfig, SourceConfig
 from sensors import formats
-from sensors.discovery import cleaned
+from sensors.discovery import HOLDING, cleaned
 from sensors.formats.json import Json
 from sensors.kinds import Kind
 
 if TYPE_CHECKING:
     from gateway.edge.readings import Sensor
 
-HOLDING = "holding"
-"""Kind of a device that is not declared: what it sends is stored in the measurement of this name."""
 _LEVELS = ("kind", "site", "sensor")
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]

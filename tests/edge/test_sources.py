@@ -254,7 +254,7 @@ def test_a_file_of_devices_that_cannot_be_used_is_told(tmp_path: Path, text: str
             "option crcs: Extra inputs are not permitted; its options: ",
         ),
         (
-            {"format": "hj212", "time": "ts"},
+            {"format": "hj212", "time": "at"},
             "time: payloads of the format 'hj212' have their own time, or none",
         ),
         ({"format": "json", "sensor": None}, "has no {sensor}: add it there or set 'sensor'"),

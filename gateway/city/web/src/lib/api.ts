@@ -31,6 +31,7 @@ export interface Sensor {
   state: State
   flag: Flag
   readings: Reading[]
+  declare: string | null
 }
 
 export interface EventLimit {
