@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
-from gateway.city.api import read, session, write
+from gateway.city.api import read, session, sta, write
 from gateway.city.api.context import Context, Reader
 from gateway.city.grades.tables import TableError, load
 from gateway.city.problems import ProblemError
@@ -85,7 +85,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     app = FastAPI(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, session, write):
+    for module in (read, session, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
@@ -140,7 +140,9 @@ class _SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 headers.extend((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
-                if scope["path"].startswith("/api/") and all(name != b"cache-control" for name, _ in headers):
+                if scope["path"].startswith(("/api/", "/sta/")) and all(
+                    name != b"cache-control" for name, _ in headers
+                ):
                     headers.append((b"cache-control", b"no-store"))
             await send(message)
 

@@ -43,6 +43,7 @@ from gateway.city.models import (
     iso,
 )
 from gateway.city.places import Districts
+from gateway.city.sta.entities import Catalogue
 from gateway.city.store.base import (
     FAIL,
     SUSPECT,
@@ -88,6 +89,7 @@ class View:
         self.store = store
         self.grading = Grading(store, tables)
         self._around = Surroundings()
+        self._catalogue: tuple[Snapshot, Catalogue] | None = None
         self._map = config
         self._sensor_file = registry.WatchedGeoJson(config.sensors)
         self._district_file = registry.WatchedGeoJson(config.districts)
@@ -213,6 +215,13 @@ class View:
             basemap=BASEMAP if basemap is not None and basemap.is_file() else None,
             title=self._map.title,
         )
+
+    def catalogue(self, snapshot: Snapshot) -> Catalogue:
+        """The sensors as SensorThings sees them; made once for a snapshot."""
+        if self._catalogue is None or self._catalogue[0] is not snapshot:
+            entities = Catalogue(self.sensors(snapshot, now_ms()), self.kinds, self.quantity)
+            self._catalogue = snapshot, entities
+        return self._catalogue[1]
 
     async def grades(self, snapshot: Snapshot, now: int) -> Grades:
         """Indices and grades; asks the store for the means of the last hours when that is due.

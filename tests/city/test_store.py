@@ -91,6 +91,21 @@ async def test_a_step_gives_mean_extremes_and_the_worst_flag(store: Store) -> No
     assert min(north.mean, 360 - north.mean) == pytest.approx(0, abs=1e-6)
 
 
+async def test_a_page_holds_readings_with_a_value_from_either_end(store: Store) -> None:
+    async def times(limit: int, *, newest_first: bool = False, offset: int = 0) -> list[int]:
+        page = await store.page(KEY, "pm25", NOW - 120_000, NOW, limit, newest_first=newest_first, offset=offset)
+        return [NOW - reading.time for reading in page]
+
+    assert await times(9) == [120_000, 110_000, 30_000]
+    assert await times(2, newest_first=True) == [30_000, 110_000]
+    assert await times(2, offset=2) == [30_000]
+    (last,) = await store.page(KEY, "pm25", NOW - 110_000, NOW - 30_000, 9)
+    assert tuple(last) == (NOW - 110_000, 20, 3)
+    assert await store.count(KEY, "pm25", NOW - 120_000, NOW - 30_000) == 2
+    assert await store.count(KEY, "none", NOW - 120_000, NOW) == 0
+    assert await store.page(KEY, "none", NOW - 120_000, NOW, 9) == []
+
+
 async def test_means_of_a_kind_leave_out_what_is_suspect_or_failed(store: Store) -> None:
     means = await store.means("air", ["pm25", "battery", "o3"], NOW - 120_000, NOW, 60_000, energy=False)
     assert {name: [tuple(step) for step in steps] for (key, name), steps in means.items() if key == KEY} == {

@@ -149,6 +149,22 @@ class Store(Protocol):
             TooManyPointsError: If there are more than ``MAX_POINTS``.
         """
 
+    async def page(  # noqa: PLR0913 - a part of a series is named by all of these
+        self,
+        key: SensorKey,
+        quantity: str,
+        start: int,
+        end: int,
+        limit: int,
+        *,
+        newest_first: bool = False,
+        offset: int = 0,
+    ) -> list[Reading]:
+        """At most ``limit`` readings that have a value, with start <= time < end, after the first ``offset``."""
+
+    async def count(self, key: SensorKey, quantity: str, start: int, end: int) -> int:
+        """How many readings with start <= time < end have a value."""
+
     async def buckets(  # noqa: PLR0913 - a series is named by all of these
         self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
     ) -> list[Bucket]:

@@ -160,6 +160,26 @@ class EmbeddedStore:
         """Readings with start <= time < end, in order."""
         return await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, MAX_POINTS)
 
+    async def page(  # noqa: PLR0913 - see the protocol
+        self,
+        key: SensorKey,
+        quantity: str,
+        start: int,
+        end: int,
+        limit: int,
+        *,
+        newest_first: bool = False,
+        offset: int = 0,
+    ) -> list[Reading]:
+        """Some readings that have a value."""
+        order = "DESC" if newest_first else "ASC"
+        span = (start, end, limit, offset)
+        return await self._in(self._readers, EmbeddedStore._page, key, quantity, order, span)
+
+    async def count(self, key: SensorKey, quantity: str, start: int, end: int) -> int:
+        """How many readings have a value."""
+        return await self._in(self._readers, EmbeddedStore._count, key, quantity, start, end)
+
     async def buckets(  # noqa: PLR0913 - see the protocol
         self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
     ) -> list[Bucket]:
@@ -367,6 +387,28 @@ class EmbeddedStore:
         if len(rows) > most:
             raise TooManyPointsError
         return list(itertools.starmap(Reading, rows))
+
+    def _page(
+        self,
+        connection: sqlite3.Connection,
+        key: SensorKey,
+        quantity: str,
+        order: str,
+        span: tuple[int, int, int, int],
+    ) -> list[Reading]:
+        rows = connection.execute(
+            "SELECT time, value, coalesce(flag, 2) FROM reading WHERE channel = ? AND time >= ? AND time < ?"  # noqa: S608 - one of two words
+            f" AND value IS NOT NULL ORDER BY time {order} LIMIT ? OFFSET ?",
+            (self._find(connection, key, quantity), *span),
+        )
+        return list(itertools.starmap(Reading, rows))
+
+    def _count(self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int) -> int:
+        (number,) = connection.execute(
+            "SELECT count(value) FROM reading WHERE channel = ? AND time >= ? AND time < ?",
+            (self._find(connection, key, quantity), start, end),
+        ).fetchone()
+        return int(number)
 
     def _buckets(  # noqa: PLR0913, PLR0917 - a series is named by all of these
         self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int, step: int

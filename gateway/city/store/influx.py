@@ -100,6 +100,45 @@ class InfluxStore:
         """Readings with start <= time < end, in order."""
         return await self._raw(key, quantity, start, end, MAX_POINTS)
 
+    async def page(  # noqa: PLR0913 - see the protocol
+        self,
+        key: SensorKey,
+        quantity: str,
+        start: int,
+        end: int,
+        limit: int,
+        *,
+        newest_first: bool = False,
+        offset: int = 0,
+    ) -> list[Reading]:
+        """Some readings that have a value: by the value alone for which points count, their flags beside it."""
+        value, source = _name(quantity), f"FROM {_name(key.kind)} WHERE {_where(key, start, end)}"
+        order = f"ORDER BY time {'DESC' if newest_first else 'ASC'} LIMIT {limit:d} OFFSET {offset:d}"
+        times = [
+            (row["time"], row["value"])
+            for series in await self._query(f"SELECT {value} AS value {source} {order}")
+            for row in _rows(series)
+        ]
+        if not times:
+            return []
+        first, last = min(at for at, _ in times), max(at for at, _ in times)
+        flags = {
+            row["time"]: int(row["flag"])
+            for series in await self._query(
+                f"SELECT {_name(quantity + QC_SUFFIX)} AS flag FROM {_name(key.kind)}"  # noqa: S608 - escaped
+                f" WHERE {_where(key, first, last + 1)}"
+            )
+            for row in _rows(series)
+        }
+        return [Reading(at, float(value), flags.get(at, NOT_EVALUATED)) for at, value in times]
+
+    async def count(self, key: SensorKey, quantity: str, start: int, end: int) -> int:
+        """How many readings have a value."""
+        found = await self._query(
+            f"SELECT count({_name(quantity)}) AS number FROM {_name(key.kind)} WHERE {_where(key, start, end)}"  # noqa: S608 - escaped
+        )
+        return sum(int(row["number"]) for series in found for row in _rows(series))
+
     async def buckets(  # noqa: PLR0913 - see the protocol
         self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
     ) -> list[Bucket]:
