@@ -405,6 +405,142 @@ def _replay_recording(
         raise typer.Exit(run_recording(file, target, pace=pace_of(speed), config=settings, **options))
 
 
+recording_app = typer.Typer(
+    help="Say what a recording holds; make one of CSV or line protocol, or these and Parquet of one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="Example: citygate recording info town.cgrec",
+)
+app.add_typer(recording_app, name="recording")
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The recording.")]
+
+
+@recording_app.command("info", epilog="Example: citygate recording info town.cgrec --json")
+def recording_info(
+    file: File, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
+) -> None:
+    """Say what a recording holds: counts, span, topics, sizes, damage. Reads all of it; exit 1 if it is damaged.
+
+    That the end of the last block is missing, after a crash, is said, and no damage.
+    """
+    from gateway.recordings import info, show  # noqa: PLC0415
+    from sensors.stream import StreamError  # noqa: PLC0415
+
+    with _usage_errors(StreamError):
+        found = info(file)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        show(found)
+    if any(not damage["at_end"] for damage in found["damage"]):
+        raise typer.Exit(1)
+
+
+@recording_app.command("import", epilog="Example: citygate recording import river.csv river.cgrec --kind water")
+def recording_import(  # noqa: PLR0913, PLR0917 - one parameter an option
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="CSV, plain or gzip'd, or line protocol.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording to write.")],
+    lines: Annotated[
+        Literal["ns", "us", "ms", "s"] | None,
+        typer.Option(metavar="PRECISION", help="SOURCE is line protocol with times in ns, us, ms or s."),
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="Template: city/{site}/{kind}/{sensor}; of lines influx/{measurement}, and names of tags."),
+    ] = None,
+    time_column: TimeColumn = None,
+    sensor_column: SensorColumn = None,
+    site: CsvSite = None,
+    site_column: SiteColumn = None,
+    kind: KindName = None,
+    kind_column: KindColumn = None,
+    column: Columns = None,
+    ignore: Ignore = None,
+    missing: Missing = None,
+    timezone: Timezone = None,
+    *,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Make a recording of a CSV, as replay publishes it, or of line protocol, a message a line.
+
+    The time of a row or line becomes its time of arrival.
+    """
+    from gateway.recordings import ImportFileError, check_topic, import_csv, import_lines  # noqa: PLC0415
+    from sensors.recording import RecordingError  # noqa: PLC0415
+    from sensors.stream import StreamError  # noqa: PLC0415
+
+    layout = {
+        "time": time_column,
+        "sensor": sensor_column,
+        "site_column": site_column,
+        "kind": kind,
+        "kind_column": kind_column,
+        "columns": column,
+        "ignore": ignore,
+        "missing": missing,
+        "timezone": timezone,
+    }
+    with _usage_errors(ValueError, RecordingError, ImportFileError):
+        try:
+            if lines is not None:
+                if topic is not None:
+                    check_topic(topic)
+                if any((*layout.values(), site)):
+                    _fail("options of columns are of CSV files", 2)
+                done = import_lines(source, file, topic, lines, skip_bad=skip_bad)
+            else:
+                given = {key: value for key, value in layout.items() if value}
+                done = import_csv(source, file, topic, {**given, "site": site or "replay", "skip_bad": skip_bad})
+        except StreamError as error:
+            _fail(error, 1)
+    typer.echo(f"{file}: {done.messages:,} messages, {done.bad:,} unreadable, {file.stat().st_size:,} bytes")
+
+
+@recording_app.command("export", epilog="Example: citygate recording export town.cgrec town.parquet -c gateway.toml")
+def recording_export(  # noqa: PLR0913, PLR0917 - one parameter an option
+    file: File,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Where to, .csv, .lp or .parquet; - is stdout.")],
+    form: Annotated[
+        Literal["csv", "line", "parquet"] | None, typer.Option("--format", "-f", help="Its form, if not by its name.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="A gateway's configuration: export the readings of its sources instead."),
+    ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(metavar="FILTER", help="Only these topics. Can be repeated.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="From here: RFC 3339, or 90s, 2h.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to here, in the same way.")] = None,
+) -> None:
+    """Write a recording as CSV, line protocol or Parquet: its messages, or with -c the readings in them, unjudged."""
+    from gateway.edge.source import SourceError  # noqa: PLC0415
+    from gateway.export import ExportError, export, form_of  # noqa: PLC0415
+    from gateway.play import wanted  # noqa: PLC0415
+    from gateway.replay_recording import moment_of  # noqa: PLC0415
+    from sensors.kinds import KindError  # noqa: PLC0415
+    from sensors.stream import Reader, StreamError  # noqa: PLC0415
+
+    with _usage_errors(ExportError, StreamError, SourceError, KindError, ValueError), Reader(file) as reader:
+        summary = reader.summary()
+        target = form_of(output, form)
+        settings = None if config is None else load(config, GatewayConfig)
+        window = moment_of(start, "from", summary), moment_of(end, "to", summary)
+        topics = wanted(topic or ())
+        written, unread = _extra(
+            lambda: export(reader, output, target, config=settings, start=window[0], end=window[1], wanted=topics),
+            "parquet",
+        )
+        damage = reader.damage
+    typer.echo(f"{output}: {written:,} rows" + (f", {unread:,} messages unreadable" if unread else ""), err=True)
+    for one in damage:
+        typer.echo(f"citygate: {file}: {one}", err=True)
+    if any(not one.at_end for one in damage):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: citygate check -c configs/gateway.toml")
 def check(
     config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False

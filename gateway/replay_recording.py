@@ -72,7 +72,7 @@ def main(  # noqa: PLR0913 - the command's options
         wanted(topics)
         with Reader(file) as reader:
             summary = reader.summary()
-            part = Part(_moment(start, "from", summary), _moment(end, "to", summary), topics, limit, rounds or None)
+            part = Part(moment_of(start, "from", summary), moment_of(end, "to", summary), topics, limit, rounds or None)
             shift = _to_now(reader, part, pace) if shift_to_now else 0
         rewrite = Shift(config) if shift_to_now and config is not None else None
     except (ValueError, StreamError) as error:
@@ -111,8 +111,20 @@ def main(  # noqa: PLR0913 - the command's options
     return 1 if lost or played.refused or played.left_out else 0
 
 
-def _moment(text: str | None, what: str, summary: Summary) -> int | None:
-    """A time as asked for, ns since 1970."""
+def moment_of(text: str | None, what: str, summary: Summary) -> int | None:
+    """A time as asked for.
+
+    Args:
+        text: RFC 3339, or a span since the first message.
+        what: Name of the option.
+        summary: Of the recording.
+
+    Returns:
+        ns since 1970; None if nothing is asked for.
+
+    Raises:
+        ValueError: It is neither.
+    """
     if text is None:
         return None
     with contextlib.suppress(ValueError):
