@@ -17,6 +17,7 @@ import msgspec
 from pydantic import Field
 
 from sensors.formats import Declared, Decoded, Format, Options, PayloadError, Sample
+from sensors.formats.objects import printable
 
 COMPASS = {
     point: index * 22.5
@@ -120,8 +121,7 @@ class Json(Format):
             try:
                 values[rename.get(key, key)] = _number(value)
             except (TypeError, ValueError, OverflowError):
-                printable = f"{where}{key}"[:80].encode("utf-8", "backslashreplace").decode()
-                problems.append(f"{printable}: expected a number, not {_shown(value)}")
+                problems.append(f"{printable(f'{where}{key}')}: expected a number, not {_shown(value)}")
         sample.problems = tuple(problems)
         return sample
 
