@@ -84,6 +84,25 @@ def test_the_documents_package_is_built_installed_and_reads_its_payload(example:
     assert "wind: expected a number, not '7.9?'" in json.loads(done.stdout)["readings"][1]["problems"]
 
 
+def test_a_gateways_source_names_the_documents_format(example: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    _, environment = example
+    declared = re.findall(r"^```toml\n(\[\[source\]\].*?)^```", _TEXT, re.MULTILINE | re.DOTALL)[0]
+    config = tmp_path / "gateway.toml"
+    config.write_text(f'[gateway]\nid = "gw"\n{declared}[[output]]\nurl = "http://127.0.0.1:8086"\n', "utf-8")
+    command = [sys.executable, "-m", "gateway", "check", "-c", str(config)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'format = "rainlog"' in done.stdout
+    config.write_text(config.read_text("utf-8").replace("doubt", "doupt"), "utf-8")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "format 'rainlog': option doupt: " in done.stderr
+    without = environment | {"PYTHONPATH": str(_ROOT)}
+    done = subprocess.run(command, env=without, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown format 'rainlog'; there are " in done.stderr
+
+
 def test_the_documents_package_is_listed_and_passes_its_own_tests(example: tuple[Path, dict[str, str]]) -> None:
     source, environment = example
     command = [sys.executable, "-m", "gateway", "decode", "--list", "--json"]
