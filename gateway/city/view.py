@@ -89,6 +89,7 @@ class View:
         self.store = store
         self.grading = Grading(store, tables)
         self._around = Surroundings()
+        self._listed: tuple[Snapshot, list[SensorOut]] | None = None
         self._catalogue: tuple[Snapshot, Catalogue] | None = None
         self._map = config
         self._sensor_file = registry.WatchedGeoJson(config.sensors)
@@ -196,9 +197,11 @@ class View:
         )
 
     def sensors(self, snapshot: Snapshot, now: int) -> list[SensorOut]:
-        """All sensors, by site, kind and name."""
-        ordered = sorted(snapshot.sensors.values(), key=lambda s: (s.key.site, s.key.kind, s.key.sensor))
-        return [self.sensor(latest, now) for latest in ordered if latest.readings]
+        """All sensors, by site, kind and name; made once for a snapshot, by its first asker's ``now``."""
+        if self._listed is None or self._listed[0] is not snapshot:
+            ordered = sorted(snapshot.sensors.values(), key=lambda s: (s.key.site, s.key.kind, s.key.sensor))
+            self._listed = snapshot, [self.sensor(latest, now) for latest in ordered if latest.readings]
+        return self._listed[1]
 
     def features(self, sensors: Iterable[SensorOut], grades: Grades) -> SensorFeatures:
         """Sensors as GeoJSON, with their grades."""

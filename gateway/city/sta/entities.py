@@ -114,10 +114,17 @@ class Entity:
 
 @dataclass(eq=False)
 class Datastream(Entity):
-    """A quantity of a sensor, whose observations are in the store."""
+    """A quantity of a sensor, whose observations are in the store.
+
+    Attributes:
+        key: The sensor.
+        quantity: The quantity.
+        newest: When its newest reading was, if that has a value, in ISO 8601.
+    """
 
     key: SensorKey = field(default_factory=lambda: SensorKey("", "", ""))
     quantity: str = ""
+    newest: str | None = None
 
 
 class Catalogue:
@@ -199,7 +206,8 @@ class Catalogue:
             thing.linked["Locations"] = [location]
             location.linked["Things"] = [thing]
         for reading in sensor.readings:
-            self._stream(sensor, reading.quantity, name, point, thing, instrument)
+            stream = self._stream(sensor, reading.quantity, name, point, thing, instrument)
+            stream.newest = None if reading.value is None else reading.time
 
     def _stream(  # noqa: PLR0913, PLR0917 - what a datastream hangs between
         self,
@@ -209,7 +217,7 @@ class Catalogue:
         point: dict[str, Any] | None,
         thing: Entity,
         instrument: Entity,
-    ) -> None:
+    ) -> Datastream:
         what = self._quantity(sensor.kind, quantity)
         observed = self.sets["ObservedProperties"].get(f"{sensor.kind}:{quantity}") or self._new(
             "ObservedProperties",
@@ -240,6 +248,7 @@ class Catalogue:
         self.sets["Datastreams"][stream.id] = stream
         for end in (thing, instrument, observed):
             end.linked.setdefault("Datastreams", []).append(stream)
+        return stream
 
     def _new(self, set_: str, id_: str, make: Callable[[], dict[str, Any]]) -> Entity:
         entity = Entity(set_, id_, make)

@@ -4,8 +4,10 @@ Time bounds of a filter go to the store. What else a filter asks is tried on the
 ``MAX_POINTS`` of them an answer; a page may then be short, and its next link goes on where it ended.
 """
 
+import heapq
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from gateway.city.sta import expressions
 from gateway.city.sta.entities import TIMES, Catalogue, Datastream, Entity
@@ -112,11 +114,12 @@ class _Query:
         """All together: by time the ends of each datastream, otherwise everything."""
         options = self._options
         needed = options.skip + options.top + 1 if by_time else MAX_POINTS
-        if by_time and needed * len(self._streams) > MAX_POINTS:
-            self._too_much("$orderby")
         falls = bool(options.order[0][1])
+        streams = _latest(self._streams, needed) if by_time and falls and options.where is None else self._streams
+        if by_time and needed * len(streams) > MAX_POINTS:
+            self._too_much("$orderby")
         entities: list[Entity] = []
-        for stream in self._streams:
+        for stream in streams:
             number = 0
             async for entity, matches in self._readings(stream, self._start, self._end, falls=falls, most=needed):
                 if self._tried > MAX_POINTS:
@@ -183,6 +186,13 @@ class _Query:
             " $filter, or ask for the Observations of one Datastream"
         )
         raise OptionError(msg)
+
+
+def _latest(streams: list[Datastream], number: int) -> list[Datastream]:
+    """The datastreams that the newest observations of all are among; what is not known to have a newest one stays."""
+    known = [(datetime.fromisoformat(stream.newest), stream) for stream in streams if stream.newest is not None]
+    newest = heapq.nlargest(number, known, key=lambda item: item[0])
+    return [stream for _, stream in newest] + [stream for stream in streams if stream.newest is None]
 
 
 def matching(entity: Entity, options: Options) -> bool:

@@ -149,6 +149,16 @@ async def test_all_observations_come_by_datastream_or_by_time(client: httpx.Asyn
     assert sorted(o["Datastream"]["name"] for o in page["value"]) == ["Air 01: O₃", "Air 01: PM2.5"]
 
 
+async def test_the_newest_of_all_are_found_beside_a_datastream_that_fails(client: httpx.AsyncClient) -> None:
+    late = FIRST + 10**7
+    await write(client, *(f"air,site=n,sensor=n{n} pm25={n} {late + n}" for n in range(9)))
+    await write(client, f"air,site=n,sensor=n0 pm25=50 {late + 100}", f"air,site=n,sensor=n0 pm25_qc=4i {late + 200}")
+    page = await get(client, "/Observations", orderby="phenomenonTime desc", top="3", select="result")
+    assert [entity["result"] for entity in page["value"]] == [50, 8, 7]
+    page = (await client.get(page["@iot.nextLink"])).json()
+    assert [entity["result"] for entity in page["value"]] == [6, 5, 4]
+
+
 async def test_expanded_observations_have_their_own_pages(client: httpx.AsyncClient) -> None:
     inner = "Observations($top=2;$orderby=phenomenonTime desc;$count=true;$select=result)"
     (stream,) = (await get(client, "/Datastreams", filter=f"id eq {STREAM}", expand=inner))["value"]

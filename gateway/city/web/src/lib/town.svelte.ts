@@ -73,6 +73,8 @@ class Town {
     const order = this.kinds.map((kind) => kind.kind)
     return [...order.filter((kind) => present.has(kind)), ...[...present].filter((kind) => !order.includes(kind)).sort()]
   })
+  /** Grades are made each few seconds; what is older than a minute must not look live. */
+  readonly gradesOld = $derived(this.grades !== null && ageOf(this.grades.time, this.now) > 60)
   readonly liveCount = $derived(this.sensors.filter((sensor) => sensor.state === 'fresh').length)
   readonly dataAge = $derived(this.sensors.length ? Math.min(...this.sensors.map((sensor) => sensor.age_s)) : Infinity)
 
