@@ -1,6 +1,7 @@
 """What is fuzzed: each target takes any bytes, and raises if something is lost, miscounted or cannot be stored."""
 
 import asyncio
+import contextlib
 import math
 import tempfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from gateway.config import MqttConfig, SourceConfig
 from gateway.edge import salvage
 from gateway.edge.ingest import MAX_PACKET, Link, Mqtt5Ingest
+from sensors import stream
 from sensors.formats import BUILTIN, Declared, PayloadError, find
 from sensors.lineprotocol import parse
 from tests.edge.test_way import Way
@@ -113,10 +115,26 @@ def spool(data: bytes) -> None:
             assert isinstance(record, tuple)
 
 
+def recording(data: bytes) -> None:
+    """A file of any bytes where a recording should be, and any bytes where a block's columns should be."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        with contextlib.suppress(stream.StreamError), stream.Reader(Path(file.name)) as reader:
+            assert sum(1 for _ in reader) <= reader.summary().messages
+    count, raw = int.from_bytes(data[:2]), data[2:]
+    block = stream._Block(0, 1, 0, count, len(raw), 0, 0, 0, 0, 0, 0)
+    with contextlib.suppress(ValueError):
+        messages = [*stream._unpack_messages(block, raw)]
+        assert len(messages) == count
+        assert sum(len(message.payload) + len(message.properties) for message in messages) <= len(raw)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "payload": payload,
     "formats": formats,
     "packet": packet,
     "line_protocol": line_protocol,
     "spool": spool,
+    "recording": recording,
 }

@@ -216,7 +216,7 @@ def _await_subscription(process: subprocess.Popen[str]) -> None:
 
 
 async def _sent(port: int, count: int) -> None:
-    await send(port, [Message("n", b"%06d" % n + os.urandom(60), 1) for n in range(count)])
+    await send(port, [Message("n", b"%06d" % n + os.urandom(30).hex().encode(), 1) for n in range(count)])
 
 
 def _prefixes(*paths: Path) -> set[int]:
