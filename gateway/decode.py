@@ -267,11 +267,11 @@ class Way:
         shown["unit"] = unit or quantity.unit
         shown["stored_unit"] = quantity.unit
         try:
-            factor, offset = conversion(shown["unit"], quantity.unit, quantity.molar_mass, self._source.gas_at)
+            how = conversion(shown["unit"], quantity.unit, quantity.molar_mass, self._source.gas_at)
         except UnitError as error:
             shown["stored"], shown["note"] = None, str(error)
         else:
-            shown["stored"] = None if sent is None else float(f"{sent * factor + offset:.12g}")
+            shown["stored"] = None if sent is None else how.of(sent)
         return shown
 
 

@@ -40,7 +40,7 @@ from gateway.edge.readings import (
 from gateway.edge.reasons import Reason
 from gateway.edge.redact import coarse, scrubbed, withheld
 from gateway.edge.source import Source, SourceError, Topic, unknown_kind
-from gateway.edge.units import UnitError, condition, conversion
+from gateway.edge.units import AS_SENT, UnitError, condition, conversion
 from sensors.discovery import HOLDING, UNDECLARED
 from sensors.formats import Answer, Decoded, Format, PayloadError, Quality, Sample
 from sensors.formats.json import plain
@@ -479,12 +479,12 @@ class Decoder:
             if limits is None or name not in fields:
                 continue
             try:
-                factor, offset = conversion(unit, limits.unit, limits.molar_mass, sensor.family.gas_at)
+                how = conversion(unit, limits.unit, limits.molar_mass, sensor.family.gas_at)
             except UnitError as error:
                 problems.append(f"{name}: {error}")
                 del fields[name]
             else:
-                fields[name] = fields[name] * factor + offset
+                fields[name] = how.of(fields[name])
                 converted.add(name)
         reasons = {name: _SAID[quality] for name, quality in sample.quality.items()}
         return _Remarks(reasons, sample.historical, frozenset(converted))
@@ -614,7 +614,8 @@ class Decoder:
         sent, reason = value, np.repeat(reason, count)
         if self._channels.rules.converts:
             with np.errstate(over="ignore"):
-                value = value * self._channels.rules.factor[rule] + self._channels.rules.offset[rule]
+                rules = self._channels.rules
+                value = (value * rules.times[rule] + rules.plus[rule]) / rules.over[rule]
         if messages.remarks:
             _remark(messages, starts, reason, value, sent)
         if self._channels.rules.converts or messages.remarks:
@@ -859,6 +860,6 @@ def _rules(config: SourceConfig | DiscoverConfig, kind: Kind, form: Format) -> l
             msg = f"source '{config.name}': units.{name}: {error}"
             raise SourceError(msg) from error
     return [
-        Rule(name, limits, *conversions.get(name, (1.0, 0.0)), longest_gap(kind, (), name))
+        Rule(name, limits, conversions.get(name, AS_SENT), longest_gap(kind, (), name))
         for name, limits in kind.quantities.items()
     ]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gateway.config import DiscoverConfig, SourceConfig
 from gateway.edge.batch import DeadLetter, Held, Taken
+from gateway.edge.units import AS_SENT, Conversion
 from sensors.formats import Answer, Format
 from sensors.kinds import SEVERITIES, Check, Flat, Kind, Quantity, Title
 from sensors.kinds.expressions import read
@@ -36,15 +37,13 @@ class Rule(NamedTuple):
     Attributes:
         quantity: Its name.
         limits: As the kind declares it; None for a quantity that the kind does not know.
-        factor: Stored value = sent value · factor + offset.
-        offset: See *factor*.
+        conversion: From the unit in which values are sent.
         gap: Seconds without a value after which the next one is the first after a gap.
     """
 
     quantity: str
     limits: Quantity | None = None
-    factor: float = 1.0
-    offset: float = 0.0
+    conversion: Conversion = AS_SENT
     gap: float = math.inf
 
 
@@ -65,9 +64,8 @@ class Rules:
         known = [rule.limits or _UNLIMITED for rule in rules]
         flats = [quantity.flat or _NEVER_FLAT for quantity in known]
         self.all = rules
-        self.factor = np.array([rule.factor for rule in rules])
-        self.offset = np.array([rule.offset for rule in rules])
-        self.converts = any((rule.factor, rule.offset) != (1.0, 0.0) for rule in rules)
+        self.times, self.plus, self.over = np.array([rule.conversion for rule in rules]).T
+        self.converts = any(rule.conversion != AS_SENT for rule in rules)
         self.unjudged = np.array([GOOD if rule.limits else UNKNOWN for rule in rules], np.uint8)
         self.direction = np.array([quantity.direction for quantity in known])
         self.fail_low, self.fail_high = np.array([quantity.fail or _ANY for quantity in known]).T

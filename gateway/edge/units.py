@@ -4,6 +4,7 @@ Units come from configurations, formats and payloads, so that a text is looked a
 with small exponents. What is found is exact before it is rounded to a double, and remembered.
 """
 
+import math
 import re
 import unicodedata
 from contextlib import suppress
@@ -69,13 +70,32 @@ class UnitError(Exception):
 
 
 class Conversion(NamedTuple):
-    """How to convert: stored value = sent value · factor + offset."""
+    """How to convert: stored value = (sent value · times + plus) / over.
 
-    factor: float
-    offset: float
+    As three whole numbers, where these are not too large, so that 122 °F are 50 °C, and not 50.00000000000001.
+    """
+
+    times: float
+    plus: float
+    over: float
+
+    @property
+    def factor(self) -> float:
+        """What a step of one in the sent unit is in the stored one."""
+        return self.times / self.over
+
+    @property
+    def offset(self) -> float:
+        """What zero in the sent unit is in the stored one."""
+        return self.plus / self.over
+
+    def of(self, value: float) -> float:
+        """A sent value in the stored unit."""
+        return (value * self.times + self.plus) / self.over
 
 
-_NONE = Conversion(1.0, 0.0)
+AS_SENT = Conversion(1.0, 0.0, 1.0)
+_WHOLE = 2**53  # up to here a float holds every whole number
 
 
 def conversion(sent: str, stored: str, molar_mass: float | None = None, gas_at: str | None = None) -> Conversion:
@@ -91,7 +111,7 @@ def conversion(sent: str, stored: str, molar_mass: float | None = None, gas_at: 
         UnitError: If a unit is unknown or no unit, or the two measure different things, or a gas lacks its condition.
     """
     if sent == stored:
-        return _NONE
+        return AS_SENT
     found = _found(sent[: _LONGEST + 1], stored, molar_mass, gas_at)
     if isinstance(found, str):
         msg = f"cannot convert {_shown(sent)} to '{stored}': {found}"
@@ -106,12 +126,15 @@ def _found(sent: str, stored: str, molar_mass: float | None, gas_at: str | None)
         _registry.cache_clear()  # it keeps every unit that it ever saw
     try:
         factor, offset = _exact(_written(sent, stored), _written(stored, stored), molar_mass, gas_at)
-        found = Conversion(float(factor), float(offset))
+        over = math.lcm(factor.denominator, offset.denominator)
+        if max(abs(factor * over), abs(offset * over), over) > _WHOLE:
+            over = 1
+        found = Conversion(float(factor * over), float(offset * over), float(over))
     except UnitError as error:
         return str(error)
     except OverflowError:
-        found = Conversion(0.0, 0.0)
-    return found if found.factor else "the factor is beyond all numbers"
+        found = Conversion(0.0, 0.0, 1.0)
+    return found if found.times else "the factor is beyond all numbers"
 
 
 @cache

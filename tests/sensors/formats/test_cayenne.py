@@ -107,7 +107,7 @@ def test_the_other_types_are_read() -> None:
     ],
 )
 def test_units_are_those_that_can_be_converted(name: str, quantity: str, stored: str, factor: float) -> None:
-    assert conversion(_read(_vector(name)).units[quantity], stored)[0] == pytest.approx(factor, rel=1e-4)
+    assert conversion(_read(_vector(name)).units[quantity], stored).factor == pytest.approx(factor, rel=1e-4)
 
 
 def test_a_source_says_what_a_channel_measures() -> None:
