@@ -127,7 +127,7 @@ def _found(sent: str, stored: str, molar_mass: float | None, gas_at: str | None)
     try:
         factor, offset = _exact(_written(sent, stored), _written(stored, stored), molar_mass, gas_at)
         over = math.lcm(factor.denominator, offset.denominator)
-        if max(abs(factor * over), abs(offset * over), over) > _WHOLE:
+        if max(float(abs(factor * over)), float(abs(offset * over)), float(over)) > _WHOLE:
             over = 1
         found = Conversion(float(factor * over), float(offset * over), float(over))
     except UnitError as error:

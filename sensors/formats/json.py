@@ -3,7 +3,8 @@
 The time is a number in s, ms, µs or ns, or RFC 3339 text with an offset. Numbers may be written as text; ``null`` is a
 missing value; a wind direction may be a point of the compass.
 
-What lies deeper is named by its path: ``env.pm25``, ``probes.0.temperature``. A list of objects can be a sample each.
+Where a source asks for it, what lies deeper is read, named by its path: ``env.pm25``, ``probes.0.temperature``. A list
+of objects can be a sample each.
 """
 
 import json
@@ -11,6 +12,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, ClassVar
 
 import msgspec
@@ -58,6 +60,11 @@ class JsonOptions(Options):
         "beside the list holds for each of them, unless it says otherwise",
     )
     sensor: str | None = Field(None, description="path of the sensor's name; without it, the topic names the sensor")
+    nested: bool = Field(
+        default=False,
+        description="whether all numbers that lie deeper are quantities, called by their paths; they are, too, as soon "
+        "as the source names one path",
+    )
 
 
 class Json(Format):
@@ -76,6 +83,8 @@ class Json(Format):
         self._each, self._sensor = options.each, options.sensor
         self.names_sensors = options.sensor is not None
         self.composed = options.each is not None or options.sensor is not None
+        paths = chain([self.time or "", options.sensor or ""], self.rename)
+        self._deep = options.nested or options.each is not None or any("." in path for path in paths)
 
     def decode(self, topic: str, payload: bytes, received: int) -> Decoded:  # noqa: ARG002 - it says all by itself
         """Reads one payload.
@@ -105,7 +114,8 @@ class Json(Format):
 
     def _sample(self, data: Mapping[str, object], where: str) -> Sample:
         """What an object says; *where* is its path."""
-        fields = dict(data if _NESTED.isdisjoint(map(type, data.values())) else _flat(data))
+        flat = not self._deep or _NESTED.isdisjoint(map(type, data.values()))
+        fields = dict(data if flat else _flat(data))
         sample = Sample()
         if self.time is not None and (sent := fields.pop(self.time, None)) is not None:
             sample.time = _time(f"{where}{self.time}", sent)

@@ -39,6 +39,15 @@ def test_each_object_of_a_list_is_a_sample_with_what_stands_beside_the_list() ->
     assert other.values == {"battery": 87, "temperature": 13.8, "moisture": 28}
 
 
+def test_what_lies_deeper_is_read_where_a_source_asks_for_it() -> None:
+    payload = b'{"ts": 1, "a": {"b": 2}, "c": [3]}'
+    (plain,) = _read(payload)
+    assert plain.problems == ("a: expected a number, not a dict", "c: expected a number, not a list")
+    for asks in (Declared("ts", {}, {"nested": True}), Declared("ts", {"a.b": "pm25"})):
+        (sample,) = _read(payload, asks)
+        assert sample.values == {asks.rename.get("a.b", "a.b"): 2, "c.0": 3}
+
+
 def test_the_payload_may_be_the_list() -> None:
     samples = _read(b'[{"ts": 1, "a": [1, {"b": 2}]}, {"a": []}]', Declared("ts", {}, {"each": "."}))
     assert [sample.values for sample in samples] == [{"a.0": 1, "a.1.b": 2}, {}]
