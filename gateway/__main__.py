@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
 import typer
@@ -1066,6 +1067,54 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter an option
             )
         except OSError as error:
             _fail(error, 1)
+
+
+user_app = typer.Typer(
+    help="See who may sign in to the city view, and make links by which they choose their passwords.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="Example: citygate user list -c /etc/citygate/city.toml",
+)
+app.add_typer(user_app, name="user")
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    from gateway.city.auth.command import UserError  # noqa: PLC0415
+    from gateway.city.database.engine import DatabaseError  # noqa: PLC0415
+
+    with _usage_errors():
+        try:
+            yield
+        except (UserError, DatabaseError) as error:
+            _fail(error, 1)
+
+
+def _user_command() -> ModuleType:
+    def command() -> ModuleType:
+        from gateway.city.auth import command  # noqa: PLC0415
+
+        return command
+
+    return _extra(command, "city")
+
+
+@user_app.command("list", epilog="Example: citygate user list -c /etc/citygate/city.toml")
+def user_list(
+    config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
+) -> None:
+    """Show who may sign in, with their roles."""
+    command = _user_command()
+    with _user_errors():
+        command.show(load(config, CityConfig), as_json=as_json)
+
+
+@user_app.command("link", epilog="Example: citygate user link admin -c /etc/citygate/city.toml")
+def user_link(name: Annotated[str, typer.Argument(help="Who is to choose a password.")], config: Config) -> None:
+    """Make a link by which a person chooses a new password: once, within three days."""
+    command = _user_command()
+    with _user_errors():
+        command.link(load(config, CityConfig), name)
 
 
 def _version(*, value: bool) -> None:

@@ -499,6 +499,16 @@ class GradesSection(_Section):
     )
 
 
+class DatabaseSection(_Secrets):
+    """Where people and their work are."""
+
+    path: Path | None = Field(None, description="SQLite's file; `operations.db` beside `store.path` by default")
+    url: SecretStr | None = Field(
+        None, description="PostgreSQL instead, as `postgresql://USER:PASSWORD@HOST/NAME`; prefer url_file"
+    )
+    url_file: Path | None = Field(None, description="file that holds the URL")
+
+
 class CityConfig(_Section):
     """Configuration of ``citygate city``."""
 
@@ -507,6 +517,7 @@ class CityConfig(_Section):
     store: StoreSection = Field(default_factory=StoreSection)
     map: MapSection = Field(default_factory=MapSection)
     grades: GradesSection = Field(default_factory=GradesSection)
+    database: DatabaseSection = Field(default_factory=DatabaseSection)
 
 
 _Model = typing.TypeVar("_Model", bound=BaseModel)

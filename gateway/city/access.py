@@ -1,26 +1,25 @@
-"""Who may read and who may write.
+"""Who makes a request, and what they may therefore do.
 
-Reading is open to this machine alone, and only when the view listens on loopback and was asked for by a loopback name
-(so that neither a proxy nor a rebound host name opens it to others). Everyone else needs the read token, or a session
-that was opened with it. Writing always needs the write token.
+As long as nobody has a password, reading is open to this machine alone, and only when the view listens on loopback and
+was asked for by a loopback name (so that neither a proxy nor a rebound host name opens it to others). Once someone has
+one, everyone signs in, this machine too. Programs send an API token; the read token reads. Writing of readings always
+needs the write token.
 """
 
-import hashlib
-import hmac
 import ipaddress
-import secrets
 import time
-from collections import deque
 
 from fastapi import Request
 
+from gateway.city.auth import rights, secret
+from gateway.city.auth.people import SESSION_MS, TOKEN_PREFIX, People
+from gateway.city.auth.rights import Caller, Role
+from gateway.city.auth.throttle import Throttle
 from gateway.city.problems import ProblemError
 from gateway.config import CityConfig, ConfigError
 
 COOKIE = "citygate_session"
-SESSION_S = 12 * 3600
-_FAILURES, _WINDOW_S = 5, 60.0
-_MAX_CLIENTS = 10_000
+SESSION_S = SESSION_MS // 1000
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
@@ -33,22 +32,24 @@ def is_loopback(host: str) -> bool:
 
 
 class Access:
-    """Checks tokens and sessions.
+    """Checks sessions and tokens.
 
     Args:
         config: The configuration of the view.
+        people: Who may sign in.
 
     Raises:
         ConfigError: If a token that this configuration needs is missing.
     """
 
-    def __init__(self, config: CityConfig) -> None:
+    def __init__(self, config: CityConfig, people: People) -> None:
+        self._people = people
         self._write = config.access.write_token
         self._read = config.access.read_token
         self._open = is_loopback(config.server.host)
-        self._secure_cookie = config.server.tls_cert is not None
-        self._sessions: dict[bytes, float] = {}
-        self._failures: dict[str, deque[float]] = {}
+        self._tls = config.server.tls_cert is not None
+        self._sessions: dict[str, float] = {}  # of those who know the read token
+        self._addresses = Throttle(5, 60.0, "this address")
         make = "make one with `python3 -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE && chmod 600 FILE`"
         if config.store.type == "embedded" and self._write is None:
             msg = f"access.write_token: the embedded store needs a token for writers; {make}, set write_token_file"
@@ -60,31 +61,33 @@ class Access:
             )
             raise ConfigError(msg)
 
-    @property
-    def secure_cookie(self) -> bool:
-        """Whether the session's cookie is for https alone."""
-        return self._secure_cookie
+    def secure_cookie(self, request: Request) -> bool:
+        """Whether a session's cookie is for https alone: behind TLS, our own or that of a proxy that says so."""
+        return self._tls or request.headers.get("x-forwarded-proto", "").lower() == "https"
 
     def may_write(self, request: Request) -> bool:
         """Whether the request carries the write token."""
         token = _token(request)
-        return self._write is not None and token is not None and _same(token, self._write.get_secret_value())
+        return self._write is not None and token is not None and secret.same(token, self._write.get_secret_value())
 
-    def may_read(self, request: Request) -> None:
-        """Lets readers pass.
+    def caller(self, request: Request) -> Caller:
+        """Who makes the request.
 
         Raises:
-            ProblemError: 401 without a right to read, 429 after too many wrong tokens.
+            ProblemError: 401 without a right to be here, 429 after too many wrong tokens.
         """
-        if self._is_local(request):
-            return
-        cookie = request.cookies.get(COOKIE)
-        if cookie is not None and self._sessions.get(_digest(cookie), 0.0) > time.monotonic():
-            return
+        here = address(request)
+        if self._is_local(request) and not self._people.on:
+            return Caller("this machine", Role.VIEWER, here)
+        if (cookie := request.cookies.get(COOKIE)) is not None:
+            if self._sessions.get(secret.digest(cookie), 0.0) > time.monotonic():
+                return Caller("the read token", Role.VIEWER, here)
+            if (found := self._people.by_session(cookie, here)) is not None:
+                return found
         token = _token(request)
         if token is None:
-            raise ProblemError(401, "Sign in with the read token, or send it as 'Authorization: Bearer …'.")
-        self._check(request, token)
+            raise ProblemError(401, "Sign in, or send a token as 'Authorization: Bearer …'.")
+        return self._check(token, here)
 
     def sign_in(self, request: Request, token: str) -> str:
         """Opens a session for who knows the read token.
@@ -95,35 +98,55 @@ class Access:
         Raises:
             ProblemError: 401 with a wrong token, 429 after too many.
         """
-        self._check(request, token)
+        self._addresses.check(address(request))
+        if not self._is_read_token(token):
+            self._addresses.failed(address(request))
+            raise ProblemError(401, "The token is not the read token of this city view.")
         now = time.monotonic()
         self._sessions = {key: until for key, until in self._sessions.items() if until > now}
-        session = secrets.token_urlsafe(32)
-        self._sessions[_digest(session)] = now + SESSION_S
+        session = secret.make()
+        self._sessions[secret.digest(session)] = now + SESSION_S
+        return session
+
+    def sign_in_person(self, request: Request, name: str, password: str) -> str:
+        """Opens a session for who knows a person's password.
+
+        Returns:
+            The session's secret, for the cookie.
+
+        Raises:
+            ProblemError: 401 if they do not belong together, 429 after too many attempts.
+        """
+        self._addresses.check(address(request))
+        session = self._people.sign_in(name, password, address(request))
+        if session is None:
+            self._addresses.failed(address(request))
+            raise ProblemError(401, "Name and password do not belong together.")
         return session
 
     def sign_out(self, request: Request) -> None:
-        """Ends the request's session, if it has one."""
-        self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
+        """Ends the request's session, if it has one.
 
-    def _check(self, request: Request, token: str) -> None:
-        client = request.client.host if request.client else ""
-        now = time.monotonic()
-        failures = self._failures.get(client, deque())
-        while failures and failures[0] <= now - _WINDOW_S:
-            failures.popleft()
-        if len(failures) >= _FAILURES:
-            wait = int(failures[0] + _WINDOW_S - now) + 1
-            raise ProblemError(
-                429, f"Too many wrong tokens from this address; try again in {wait} s.", {"Retry-After": str(wait)}
-            )
-        if self._read is not None and _same(token, self._read.get_secret_value()):
-            return
-        if len(self._failures) >= _MAX_CLIENTS:
-            self._failures = {key: times for key, times in self._failures.items() if times[-1] > now - _WINDOW_S}
-        failures.append(now)
-        self._failures[client] = failures
-        raise ProblemError(401, "The token is not the read token of this city view.")
+        Raises:
+            ProblemError: 403 if another site may have made the request.
+        """
+        cookie = request.cookies.get(COOKIE, "")
+        self._sessions.pop(secret.digest(cookie), None)
+        if (caller := self._people.by_session(cookie, address(request))) is not None:
+            refuse_forged(caller, request)
+            self._people.sign_out(cookie, caller)
+
+    def _check(self, token: str, here: str) -> Caller:
+        self._addresses.check(here)
+        if token.startswith(TOKEN_PREFIX) and (found := self._people.by_token(token, here)) is not None:
+            return found
+        if self._is_read_token(token):
+            return Caller("the read token", Role.VIEWER, here)
+        self._addresses.failed(here)
+        raise ProblemError(401, "The token is neither the read token of this city view nor a valid API token.")
+
+    def _is_read_token(self, token: str) -> bool:
+        return self._read is not None and secret.same(token, self._read.get_secret_value())
 
     def _is_local(self, request: Request) -> bool:
         return (
@@ -140,9 +163,18 @@ def _token(request: Request) -> str | None:
     return token.strip() if scheme.lower() in {"token", "bearer"} and token.strip() else None
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+def address(request: Request) -> str:
+    """Where a request comes from."""
+    return request.client.host if request.client else ""
 
 
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(_digest(one), _digest(other))
+def refuse_forged(caller: Caller, request: Request) -> None:
+    """Lets pass what another site cannot have made the browser send.
+
+    Raises:
+        ProblemError: 403.
+    """
+    if caller.csrf is None or request.method in rights.READING:
+        return
+    if not secret.same(request.headers.get("x-csrf-token", ""), caller.csrf):
+        raise ProblemError(403, "The header X-CSRF-Token does not hold what GET /api/v1/session gives as csrf.")

@@ -1,5 +1,6 @@
 """The city view as a web application: the API, the page, and what both need while they run."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,8 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
-from gateway.city.api import read, session, sta, write
+from gateway.city.api import people, read, session, sta, write
 from gateway.city.api.context import Context, Reader
+from gateway.city.auth import first
+from gateway.city.auth.people import People
+from gateway.city.database.engine import Database, DatabaseError
 from gateway.city.grades.tables import TableError, load
 from gateway.city.problems import ProblemError
 from gateway.city.store.base import Store, StoreError
@@ -66,13 +70,17 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
         msg = f"grades.tables_dir: {error}"
         raise ConfigError(msg) from error
     view = View(_store(config.store), config.map, tables)
-    parts = Context(Access(config), view, Hub(view))
+    database = Database(config)
+    known = People(database)
+    parts = Context(Access(config, known), view, Hub(view), known)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await view.store.open()
-        except StoreError as error:
+            await asyncio.to_thread(database.open)
+            await asyncio.to_thread(first.announce, known, config.server, database.path.with_name("setup-link"))
+        except (StoreError, DatabaseError, OSError) as error:
             view.failure = error
             raise
         try:
@@ -81,11 +89,12 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
             parts.hub.close()
             view.grading.close()
             await view.store.close()
+            database.close()
 
     app = FastAPI(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, session, sta, write):
+    for module in (read, session, people, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)

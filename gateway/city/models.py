@@ -222,12 +222,6 @@ class TownMap(BaseModel):
     title: Title
 
 
-class SignIn(BaseModel):
-    """The read token, to open a session."""
-
-    token: str = Field(min_length=1, max_length=1024)
-
-
 def iso(milliseconds: int) -> str:
     """A time for people and programs: ISO 8601 in this machine's zone, with its offset."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC).astimezone()

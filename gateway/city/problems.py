@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from gateway.city.database.engine import DatabaseError
 from gateway.city.store.base import StoreError
 
 _LOG = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ def install(app: FastAPI) -> None:
         return problem(422, "; ".join(f"{item['parameter']}: {item['detail']}" for item in errors), errors=errors)
 
     @app.exception_handler(StoreError)
-    async def _store(_: Request, error: StoreError) -> JSONResponse:
+    @app.exception_handler(DatabaseError)
+    async def _store(_: Request, error: StoreError | DatabaseError) -> JSONResponse:
         return problem(503, str(error), {"Retry-After": "5"})
 
     @app.exception_handler(Exception)

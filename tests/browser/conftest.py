@@ -21,10 +21,15 @@ PAGE = Path(__file__).parents[2] / "gateway" / "city" / "web" / "dist" / "index.
 @pytest.fixture(scope="session")
 def city(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[City]:
     """Starts `citygate city` with an embedded store and the town's readings."""
+    with served(tmp_path_factory.mktemp("city"), free_port()) as city:
+        yield city
+
+
+@contextlib.contextmanager
+def served(folder: Path, port: int) -> Iterator[City]:
+    """Runs `citygate city` on an empty folder, and writes the town's readings."""
     if not PAGE.is_file():
         pytest.fail(f"{PAGE} is not there: installing the project builds it (pip install -e .)")
-    folder = tmp_path_factory.mktemp("city")
-    port = free_port()
     (folder / "sensors.geojson").write_text(json.dumps(registry()), encoding="utf-8")
     (folder / "city.toml").write_text(
         f'[server]\nhost = "127.0.0.1"\nport = {port}\n[access]\nwrite_token = "{TOKEN}"\n'

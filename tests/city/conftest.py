@@ -1,14 +1,18 @@
 """A city view with an embedded store, asked as by a client on this machine or beyond; and a real InfluxDB."""
 
 import contextlib
+import os
+import shutil
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from fastapi import FastAPI
 
@@ -19,7 +23,7 @@ WRITE, READ = "write-token-of-the-tests", "read-token-of-the-tests"
 Client = Callable[..., httpx.AsyncClient]
 
 
-def city_config(tmp_path: Path, host: str = "127.0.0.1", **sections: dict[str, object]) -> CityConfig:
+def city_config(tmp_path: Path, host: str = "127.0.0.1", **sections: Mapping[str, object]) -> CityConfig:
     return CityConfig.model_validate(
         {
             "server": {"host": host},
@@ -103,3 +107,49 @@ log-enabled = false
     finally:
         server.terminate()
         server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def postgres(free_port: Callable[[], int]) -> Iterator[str]:
+    """The address of a PostgreSQL of these tests alone, without a database's name."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # Debian keeps it away from PATH
+    if not found:
+        pytest.skip("postgres is not installed: apt-get install postgresql")
+    programs, folder, port = found[-1].parent, Path(tempfile.mkdtemp(prefix="citygate-postgres-")), free_port()
+    user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    if user:
+        shutil.chown(folder, user)
+    made = [str(programs / "initdb"), "--auth=trust", "--username=citygate", "--no-sync", "-D", str(folder / "data")]
+    subprocess.run(made, check=True, capture_output=True, user=user, cwd=folder)
+    options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [programs / "postgres", "-D", folder / "data", *options], stdout=log, stderr=log, user=user, cwd=folder
+        )
+    url = f"postgresql://citygate@127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(f"{url}/postgres", connect_timeout=2).close()
+                break
+            except psycopg.OperationalError:
+                assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()  # noqa: PT018
+                time.sleep(0.05)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The section [database] of a fresh database, of each of the two kinds."""
+    if request.param == "sqlite":
+        return {}
+    server = request.getfixturevalue("postgres")
+    name = f"test_{time.time_ns()}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return {"url": f"{server}/{name}"}

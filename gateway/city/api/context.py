@@ -5,7 +5,10 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from gateway.city.access import Access
+from gateway.city.access import Access, refuse_forged
+from gateway.city.auth import rights
+from gateway.city.auth.people import People
+from gateway.city.auth.rights import Caller
 from gateway.city.stream import Hub
 from gateway.city.view import View
 
@@ -17,6 +20,7 @@ class Context:
     access: Access
     view: View
     hub: Hub
+    people: People
 
 
 def context(request: Request) -> Context:
@@ -24,16 +28,23 @@ def context(request: Request) -> Context:
     return cast("Context", request.app.state.context)
 
 
-def reader(request: Request) -> Context:
-    """The running view's parts, for who may read.
+def caller(request: Request) -> Caller:
+    """Who makes the request, if the table of rights lets them.
 
     Raises:
-        ProblemError: 401 or 429.
+        ProblemError: 401, 403 or 429.
     """
-    found = context(request)
-    found.access.may_read(request)
+    found = context(request).access.caller(request)
+    rights.check(found, request.method, request.scope["route"].path)
+    refuse_forged(found, request)
     return found
 
 
+def reader(request: Request, _: Annotated[Caller, Depends(caller)]) -> Context:
+    """The running view's parts, for who may have them by the table of rights."""
+    return context(request)
+
+
 Anyone = Annotated[Context, Depends(context)]
+Asking = Annotated[Caller, Depends(caller)]
 Reader = Annotated[Context, Depends(reader)]

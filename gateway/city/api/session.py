@@ -1,29 +1,62 @@
-"""Signing in and out: a page cannot send a token with its stream, so it trades the token for a cookie."""
+"""Signing in and out: a page trades a token, or a name and a password, for a cookie. Links and passwords."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from gateway.city.access import COOKIE, SESSION_S
-from gateway.city.api.context import Anyone
-from gateway.city.models import SignIn
+from fastapi import APIRouter, Header, Request, Response
 
-router = APIRouter(prefix="/api/v1/session", tags=["session"])
+from gateway.city.access import COOKIE, SESSION_S, address
+from gateway.city.api.context import Anyone, Asking, Reader
+from gateway.city.auth.models import LinkUse, NewPassword, SignIn, Who, WhoseLink
 
-
-@router.post("", status_code=204)
-async def sign_in(here: Anyone, request: Request, body: SignIn) -> Response:
-    """Opens a session of 12 hours for who knows the read token."""
-    session = here.access.sign_in(request, body.token)
-    response = Response(status_code=204)
-    response.set_cookie(
-        COOKIE, session, max_age=SESSION_S, httponly=True, samesite="strict", secure=here.access.secure_cookie
-    )
-    return response
+router = APIRouter(prefix="/api/v1", tags=["session"])
 
 
-@router.delete("", status_code=204)
-async def sign_out(here: Anyone, request: Request) -> Response:
+@router.post("/session", status_code=204)
+def sign_in(here: Anyone, request: Request, body: SignIn) -> Response:
+    """Opens a session of 12 hours for who knows a person's password, or the read token."""
+    if body.token is not None:
+        return _opened(here, request, here.access.sign_in(request, body.token))
+    return _opened(here, request, here.access.sign_in_person(request, body.name or "", body.password or ""))
+
+
+@router.get("/session")
+def who(caller: Asking) -> Who:
+    """Who you are, and what a page must repeat in the header X-CSRF-Token when it changes something."""
+    return Who(name=caller.name, role=caller.role, person=caller.person, csrf=caller.csrf)
+
+
+@router.delete("/session", status_code=204)
+def sign_out(here: Anyone, request: Request) -> Response:
     """Ends the session."""
     here.access.sign_out(request)
     response = Response(status_code=204)
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=here.access.secure_cookie)
+    secure = here.access.secure_cookie(request)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=secure)
+    return response
+
+
+@router.put("/session/password", status_code=204)
+def change_password(here: Reader, caller: Asking, request: Request, body: NewPassword) -> Response:
+    """Changes your password; every other session of yours ends."""
+    return _opened(here, request, here.people.change_password(caller, body.old, body.new))
+
+
+@router.get("/link")
+def whose_link(
+    here: Anyone, x_link: Annotated[str, Header(max_length=200, description="the link's secret")]
+) -> WhoseLink:
+    """Whom a link lets choose a password."""
+    return WhoseLink(name=here.people.of_link(x_link))
+
+
+@router.post("/link", status_code=204)
+def use_link(here: Anyone, request: Request, body: LinkUse) -> Response:
+    """Sets the password of who was given the link, once, and opens a session."""
+    return _opened(here, request, here.people.use_link(body.link, body.password, address(request)))
+
+
+def _opened(here: Anyone, request: Request, session: str) -> Response:
+    response = Response(status_code=204)
+    secure = here.access.secure_cookie(request)
+    response.set_cookie(COOKIE, session, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
     return response

@@ -229,10 +229,22 @@ export function getSeries(id: string, quantity: string, start: number, end: numb
   return call<Series>(`/api/v1/sensors/${encodeURIComponent(id)}/series?${query.toString()}`)
 }
 
-export const signIn = (token: string) =>
-  call<unknown>('/api/v1/session', {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ token }),
-  })
-export const signOut = () => call<unknown>('/api/v1/session', { method: 'DELETE' })
+export type Credentials = { token: string } | { name: string; password: string }
+export interface Who {
+  name: string
+  role: string
+  person: number | null
+  csrf: string | null
+}
+
+function post(path: string, body: unknown) {
+  return call<unknown>(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+}
+
+export const signIn = (credentials: Credentials) => post('/api/v1/session', credentials)
+export const getWho = () => call<Who>('/api/v1/session')
+export const signOut = async () =>
+  call<unknown>('/api/v1/session', { method: 'DELETE', headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' } })
+/** Whom a one-time link lets choose a password. */
+export const whoseLink = (link: string) => call<{ name: string }>('/api/v1/link', { headers: { 'X-Link': link } })
+export const useLink = (link: string, password: string) => post('/api/v1/link', { link, password })

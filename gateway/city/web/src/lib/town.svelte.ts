@@ -158,8 +158,13 @@ class Town {
     })
   }
 
-  async signIn(token: string): Promise<void> {
-    await api.signIn(token)
+  async signIn(credentials: api.Credentials): Promise<void> {
+    await api.signIn(credentials)
+    await this.enter()
+  }
+
+  /** Loads what a session that was just opened may see. */
+  async enter(): Promise<void> {
     this.#remember(true)
     this.phase = 'loading'
     await this.connect()

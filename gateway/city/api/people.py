@@ -1,0 +1,130 @@
+"""People, API tokens, and the audit trail."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from gateway.city.api.context import Asking, Reader
+from gateway.city.auth.models import (
+    AuditLine,
+    AuditTrail,
+    NewToken,
+    PersonChange,
+    PersonIn,
+    PersonLink,
+    PersonOut,
+    Persons,
+    TokenIn,
+    TokenOut,
+    Tokens,
+)
+from gateway.city.auth.people import now_ms
+from gateway.city.auth.rights import Role
+from gateway.city.database.tables import Person, Token
+from gateway.city.models import iso
+from gateway.city.problems import ProblemError
+
+router = APIRouter(prefix="/api/v1", tags=["people"])
+_MAX_ID = 2**31 - 1
+
+
+@router.get("/people")
+def people(here: Reader) -> Persons:
+    """Everyone who may sign in, by name."""
+    return Persons(people=[_person(item) for item in here.people.all()])
+
+
+@router.post("/people", status_code=201)
+def add_person(here: Reader, caller: Asking, body: PersonIn) -> PersonLink:
+    """Adds a person; hand the link over to them."""
+    person, link = here.people.add(caller, body.name, body.title, body.role)
+    return PersonLink(person=_person(person), link=f"/#link={link}")
+
+
+@router.patch("/people/{person_id}")
+def change_person(here: Reader, caller: Asking, person_id: int, body: PersonChange) -> PersonOut:
+    """Changes a person; who is disabled or gets another role has to sign in again."""
+    changes = body.model_dump(exclude_none=True)
+    if not changes:
+        raise ProblemError(422, "Nothing is to be changed.")
+    return _person(here.people.change(caller, _id(person_id), changes))
+
+
+@router.post("/people/{person_id}/link", status_code=201)
+def make_link(here: Reader, caller: Asking, person_id: int) -> PersonLink:
+    """Makes a link by which a person chooses a new password; the old one works until then."""
+    link = here.people.link(caller, _id(person_id))
+    (person,) = [item for item in here.people.all() if item.id == person_id]
+    return PersonLink(person=_person(person), link=f"/#link={link}")
+
+
+@router.get("/tokens")
+def tokens(here: Reader, caller: Asking) -> Tokens:
+    """Your API tokens."""
+    return Tokens(tokens=[_token(item) for item in here.people.tokens(caller)])
+
+
+@router.post("/tokens", status_code=201)
+def add_token(here: Reader, caller: Asking, body: TokenIn) -> NewToken:
+    """Makes an API token that may do what you may, or only read; it is shown this once."""
+    kept, token = here.people.add_token(caller, body.label, body.scope, body.days)
+    return NewToken(token=token, about=_token(kept))
+
+
+@router.delete("/tokens/{token_id}", status_code=204)
+def revoke_token(here: Reader, caller: Asking, token_id: int) -> Response:
+    """Ends an API token of yours; an administrator ends anyone's."""
+    here.people.revoke_token(caller, _id(token_id))
+    return Response(status_code=204)
+
+
+@router.get("/audit")
+def audit(
+    here: Reader,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[int | None, Query(ge=1, le=_MAX_ID, description="the id of a line, for those before it")] = None,
+) -> AuditTrail:
+    """The audit trail, newest first."""
+    return AuditTrail(
+        audit=[
+            AuditLine(
+                id=line.id,
+                time=iso(line.time),
+                who=line.who,
+                address=line.address,
+                action=line.action,
+                about=line.about,
+                detail=line.detail,
+            )
+            for line in here.people.audit(limit, before)
+        ]
+    )
+
+
+def _id(number: int) -> int:
+    if not 0 < number <= _MAX_ID:
+        raise ProblemError(404, f"There is nothing with the id {number}.")
+    return number
+
+
+def _person(person: Person) -> PersonOut:
+    return PersonOut(
+        id=person.id,
+        name=person.name,
+        title=person.title,
+        role=Role(person.role),
+        disabled=person.disabled,
+        active=person.password is not None,
+        created=iso(person.created),
+    )
+
+
+def _token(token: Token) -> TokenOut:
+    return TokenOut(
+        id=token.id,
+        label=token.label,
+        scope="write" if token.scope == "write" else "read",
+        created=iso(token.created),
+        expires=iso(token.expires),
+        expired=token.expires <= now_ms(),
+    )

@@ -1,0 +1,161 @@
+"""What the API says and takes about people."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.city.auth.rights import Role
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=64, pattern=r"^[^\s/\x00-\x1f]+$", description="to sign in by; no spaces")
+]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+_Password = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SignIn(_Body):
+    """A name and a password, or the read token."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "lin", "password": "a long pass phrase"}]})
+
+    name: str | None = Field(None, min_length=1, max_length=64)
+    password: _Password | None = None
+    token: str | None = Field(None, min_length=1, max_length=1024, description="the read token")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        by_name = self.name is not None and self.password is not None
+        if by_name == (self.token is not None):
+            msg = "send name and password, or token"
+            raise ValueError(msg)
+        return self
+
+
+class Who(BaseModel):
+    """Who makes the request."""
+
+    name: str
+    role: Role
+    person: int | None = Field(description="none for tokens and for this machine while nobody has a password")
+    csrf: str | None = Field(description="for the header X-CSRF-Token, with a session's cookie")
+
+
+class WhoseLink(BaseModel):
+    """Whom a link is for."""
+
+    name: str
+
+
+class LinkUse(_Body):
+    """A link, and the password that its holder chooses."""
+
+    link: str = Field(min_length=1, max_length=200)
+    password: _Password
+
+
+class NewPassword(_Body):
+    """The password that was, and the one that shall be."""
+
+    old: _Password
+    new: _Password
+
+
+class PersonIn(_Body):
+    """A new person."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "lin", "title": "林晓", "role": "viewer"}]},
+    )
+
+    name: Name
+    title: Text = Field(description="how the person is called")
+    role: Role
+
+
+class PersonChange(_Body):
+    """What shall change; the rest stays."""
+
+    title: Text | None = None
+    role: Role | None = None
+    disabled: bool | None = None
+
+
+class PersonOut(BaseModel):
+    """A person."""
+
+    id: int
+    name: str
+    title: str
+    role: Role
+    disabled: bool
+    active: bool = Field(description="whether a password has been chosen")
+    created: str
+
+
+class Persons(BaseModel):
+    """All people."""
+
+    people: list[PersonOut]
+
+
+class PersonLink(BaseModel):
+    """A person, and the link by which they choose their password; it works once, for three days."""
+
+    person: PersonOut
+    link: str = Field(description="the part behind the view's own address", examples=["/#link=…"])
+
+
+class TokenIn(_Body):
+    """A new API token."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"label": "Grafana", "scope": "read", "days": 90}]})
+
+    label: Text
+    scope: Literal["read", "write"] = "read"
+    days: int = Field(90, ge=1, le=366, description="until it expires")
+
+
+class TokenOut(BaseModel):
+    """An API token; the token itself is not kept."""
+
+    id: int
+    label: str
+    scope: Literal["read", "write"]
+    created: str
+    expires: str
+    expired: bool
+
+
+class Tokens(BaseModel):
+    """Your API tokens."""
+
+    tokens: list[TokenOut]
+
+
+class NewToken(BaseModel):
+    """A new API token, shown this once."""
+
+    token: str
+    about: TokenOut
+
+
+class AuditLine(BaseModel):
+    """Who did what."""
+
+    id: int
+    time: str
+    who: str
+    address: str
+    action: str
+    about: str
+    detail: dict[str, object]
+
+
+class AuditTrail(BaseModel):
+    """Lines of the audit trail, newest first."""
+
+    audit: list[AuditLine]

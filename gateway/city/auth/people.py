@@ -1,0 +1,347 @@
+"""People, their sessions, tokens and links. Every change is on the audit trail, in the transaction that makes it."""
+
+import time
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session as Transaction
+
+from gateway.city.auth import secret
+from gateway.city.auth.rights import Caller, Role, Scope
+from gateway.city.auth.throttle import Throttle
+from gateway.city.database.engine import Database
+from gateway.city.database.tables import Audit, Link, Person, Session, Token
+from gateway.city.problems import ProblemError
+
+SESSION_MS = 12 * 3_600_000
+LINK_MS = 3 * 86_400_000
+TOKEN_PREFIX = "citygate_"  # noqa: S105 - how a token of ours begins, so that scanners of leaked secrets know it
+FIRST = "admin"
+_SPENT = "This link has been used or is too old. An administrator can make another: citygate user link NAME."
+
+
+def now_ms() -> int:
+    """This moment."""
+    return time.time_ns() // 1_000_000
+
+
+def record(
+    transaction: Transaction,
+    who: str,
+    address: str,
+    action: str,
+    about: str,
+    **detail: Any,  # noqa: ANN401 - JSON
+) -> None:
+    """Puts a line on the audit trail."""
+    transaction.add(Audit(time=now_ms(), who=who, address=address, action=action, about=about, detail=detail))
+
+
+class People:
+    """What is known of people.
+
+    As long as nobody has a password, people are *off*: the view works by tokens and loopback alone.
+
+    Args:
+        database: The database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._on = False
+        self._names = Throttle(10, 600.0, "those who sign in by this name")
+
+    @property
+    def on(self) -> bool:
+        """Whether anyone has a password; from then on everyone must sign in."""
+        if not self._on:
+            with self._database.read() as transaction:
+                self._on = (
+                    transaction.scalar(select(Person.id).where(Person.password.is_not(None)).limit(1)) is not None
+                )
+        return self._on
+
+    def first_link(self) -> str | None:
+        """A new link for the first administrator while people are off, the earlier ones being void."""
+        if self.on:
+            return None
+        with self._database.write() as transaction:
+            person = transaction.scalar(select(Person).where(Person.role == Role.ADMINISTRATOR).limit(1))
+            if person is None:
+                person = _add(transaction, FIRST, FIRST, Role.ADMINISTRATOR)
+            return _link(transaction, person, "citygate", "")
+
+    # signing in
+
+    def sign_in(self, name: str, password: str, address: str) -> str | None:
+        """Opens a session.
+
+        Returns:
+            The session's secret, or nothing if name and password do not belong together.
+
+        Raises:
+            ProblemError: 429 after too many wrong passwords for this name.
+        """
+        self._names.check(name)
+        with self._database.read() as transaction:
+            person = transaction.scalar(select(Person).where(Person.name == name, Person.disabled.is_(False)))
+        kept = None if person is None else person.password
+        if not secret.matches(password, kept) or person is None:
+            self._names.failed(name)
+            with self._database.write() as transaction:
+                # a name that nobody has may be a password in the wrong field
+                record(transaction, "" if person is None else name, address, "sign-in refused", "session")
+            return None
+        with self._database.write() as transaction:
+            return _session(transaction, person, address)
+
+    def by_session(self, session: str, address: str) -> Caller | None:
+        """Who has this cookie."""
+        with self._database.read() as transaction:
+            found = transaction.get(Session, secret.digest(session))
+            if found is None or found.expires <= now_ms() or found.person.disabled:
+                return None
+            return _caller(found.person, address, csrf=secret.csrf(session))
+
+    def by_token(self, token: str, address: str) -> Caller | None:
+        """Whose API token this is."""
+        with self._database.read() as transaction:
+            found = transaction.scalar(select(Token).where(Token.digest == secret.digest(token)))
+            if found is None or found.expires <= now_ms() or found.person.disabled:
+                return None
+            return _caller(found.person, address, scope="write" if found.scope == "write" else "read")
+
+    def sign_out(self, session: str, caller: Caller) -> None:
+        """Ends a session."""
+        with self._database.write() as transaction:
+            transaction.execute(delete(Session).where(Session.digest == secret.digest(session)))
+            record(transaction, caller.name, caller.address, "signed out", "session")
+
+    # links and passwords
+
+    def of_link(self, link: str) -> str:
+        """The name of the person whom a link lets choose a password.
+
+        Raises:
+            ProblemError: 404 if the link has been used or is too old.
+        """
+        with self._database.read() as transaction:
+            return _valid(transaction, link).person.name
+
+    def use_link(self, link: str, password: str, address: str) -> str:
+        """Sets the password of the person who holds the link, and signs them in; the link is used up.
+
+        Returns:
+            The session's secret.
+
+        Raises:
+            ProblemError: 404 if the link has been used or is too old, 422 if the password is too weak.
+        """
+        _refuse_weak(password, self.of_link(link))
+        kept = secret.hashed(password)
+        with self._database.write() as transaction:
+            person = _valid(transaction, link).person
+            _set_password(transaction, person, kept)
+            record(transaction, person.name, address, "chose a password by a link", f"person {person.name}")
+            session = _session(transaction, person, address)
+        self._on = True
+        return session
+
+    def change_password(self, caller: Caller, old: str, new: str) -> str:
+        """Changes the caller's password; ends all their sessions and opens a new one.
+
+        Returns:
+            The new session's secret.
+
+        Raises:
+            ProblemError: 403 if the old password is wrong, 422 if the new one is too weak, 429 after too many tries.
+        """
+        person_id = in_person(caller)
+        self._names.check(caller.name)
+        with self._database.read() as transaction:
+            kept = transaction.get_one(Person, person_id).password
+        if not secret.matches(old, kept):
+            self._names.failed(caller.name)
+            raise ProblemError(403, "The old password is wrong.")
+        _refuse_weak(new, caller.name)
+        hashed = secret.hashed(new)
+        with self._database.write() as transaction:
+            person = transaction.get_one(Person, person_id)
+            _set_password(transaction, person, hashed)
+            record(transaction, caller.name, caller.address, "changed the password", f"person {person.name}")
+            return _session(transaction, person, caller.address)
+
+    # people
+
+    def all(self) -> list[Person]:
+        """Everyone, by name."""
+        with self._database.read() as transaction:
+            return list(transaction.scalars(select(Person).order_by(Person.name)))
+
+    def add(self, caller: Caller, name: str, title: str, role: Role) -> tuple[Person, str]:
+        """Adds a person.
+
+        Returns:
+            The person, and the link by which they choose their password.
+
+        Raises:
+            ProblemError: 409 if there is someone of that name.
+        """
+        with self._database.write() as transaction:
+            if transaction.scalar(select(Person).where(Person.name == name)) is not None:
+                raise ProblemError(409, f"There is a person '{name}' already.")
+            person = _add(transaction, name, title, role)
+            record(transaction, caller.name, caller.address, "added", f"person {name}", title=title, role=role)
+            return person, _link(transaction, person, caller.name, caller.address)
+
+    def change(self, caller: Caller, person_id: int, changes: dict[str, Any]) -> Person:
+        """Changes title, role or disabled; whoever is disabled or gets another role has to sign in again.
+
+        Raises:
+            ProblemError: 404 without such a person, 409 if no administrator would be left.
+        """
+        with self._database.write() as transaction:
+            person = _person(transaction, person_id)
+            was = {key: getattr(person, key) for key in changes}
+            for key, value in changes.items():
+                setattr(person, key, value)
+            transaction.flush()
+            left = select(Person.id).where(
+                Person.role == Role.ADMINISTRATOR, Person.disabled.is_(False), Person.password.is_not(None)
+            )
+            if transaction.scalar(left.limit(1)) is None:
+                raise ProblemError(409, f"{person.name} is the last administrator who can sign in; make another first.")
+            if person.disabled or "role" in changes:
+                transaction.execute(delete(Session).where(Session.person_id == person_id))
+            if person.disabled:
+                transaction.execute(delete(Link).where(Link.person_id == person_id))
+            record(transaction, caller.name, caller.address, "changed", f"person {person.name}", was=was, now=changes)
+            return person
+
+    def link(self, caller: Caller, person_id: int) -> str:
+        """A link by which a person chooses a new password; earlier links are void.
+
+        Raises:
+            ProblemError: 404 without such a person, 409 if they are disabled.
+        """
+        with self._database.write() as transaction:
+            person = _person(transaction, person_id)
+            if person.disabled:
+                raise ProblemError(409, f"{person.name} is disabled; enable them first.")
+            return _link(transaction, person, caller.name, caller.address)
+
+    # tokens
+
+    def tokens(self, caller: Caller) -> list[Token]:
+        """The caller's API tokens, those that are too old included."""
+        with self._database.read() as transaction:
+            return list(transaction.scalars(select(Token).where(Token.person_id == caller.person).order_by(Token.id)))
+
+    def add_token(self, caller: Caller, label: str, scope: Scope, days: int) -> tuple[Token, str]:
+        """Makes an API token of the caller.
+
+        Returns:
+            What is kept of it, and the token, which nobody can see again.
+
+        Raises:
+            ProblemError: 403 if the caller has not signed in with a password.
+        """
+        person, plain, now = in_person(caller), f"{TOKEN_PREFIX}{secret.make()}", now_ms()
+        with self._database.write() as transaction:
+            token = Token(
+                digest=secret.digest(plain),
+                person_id=person,
+                label=label,
+                scope=scope,
+                created=now,
+                expires=now + days * 86_400_000,
+            )
+            transaction.add(token)
+            transaction.flush()
+            about = f"token {token.id}"
+            record(transaction, caller.name, caller.address, "made", about, label=label, scope=scope, days=days)
+            return token, plain
+
+    def revoke_token(self, caller: Caller, token_id: int) -> None:
+        """Ends one of the caller's API tokens; an administrator ends anyone's.
+
+        Raises:
+            ProblemError: 404 without such a token.
+        """
+        in_person(caller)
+        with self._database.write() as transaction:
+            token = transaction.get(Token, token_id)
+            if token is None or (token.person_id != caller.person and caller.role != Role.ADMINISTRATOR):
+                raise ProblemError(404, f"You have no token {token_id}.")
+            label, whose = token.label, token.person.name
+            transaction.delete(token)
+            record(transaction, caller.name, caller.address, "revoked", f"token {token_id}", label=label, of=whose)
+
+    def audit(self, limit: int, before: int | None) -> list[Audit]:
+        """The newest lines of the audit trail, newest first; those before the line ``before``."""
+        lines = select(Audit).order_by(Audit.id.desc()).limit(limit)
+        with self._database.read() as transaction:
+            return list(transaction.scalars(lines if before is None else lines.where(Audit.id < before)))
+
+
+def in_person(caller: Caller) -> int:
+    """The id of a caller who has signed in with a password.
+
+    Raises:
+        ProblemError: 403 for tokens and for this machine.
+    """
+    if caller.person is None or caller.csrf is None:
+        raise ProblemError(403, "Only who has signed in with a password can do this, not a token.")
+    return caller.person
+
+
+def _caller(person: Person, address: str, *, scope: Scope = "write", csrf: str | None = None) -> Caller:
+    return Caller(person.name, Role(person.role), address, person.id, scope, csrf)
+
+
+def _person(transaction: Transaction, person_id: int) -> Person:
+    person = transaction.get(Person, person_id)
+    if person is None:
+        raise ProblemError(404, f"There is no person {person_id}; see /api/v1/people.")
+    return person
+
+
+def _add(transaction: Transaction, name: str, title: str, role: Role) -> Person:
+    person = Person(name=name, title=title, role=role, password=None, disabled=False, created=now_ms())
+    transaction.add(person)
+    transaction.flush()
+    return person
+
+
+def _link(transaction: Transaction, person: Person, who: str, address: str) -> str:
+    transaction.execute(delete(Link).where(Link.person_id == person.id))
+    plain = secret.make()
+    transaction.add(Link(digest=secret.digest(plain), person_id=person.id, expires=now_ms() + LINK_MS))
+    record(transaction, who, address, "made a link", f"person {person.name}")
+    return plain
+
+
+def _valid(transaction: Transaction, link: str) -> Link:
+    found = transaction.get(Link, secret.digest(link))
+    if found is None or found.expires <= now_ms() or found.person.disabled:
+        raise ProblemError(404, _SPENT)
+    return found
+
+
+def _set_password(transaction: Transaction, person: Person, kept: str) -> None:
+    transaction.execute(update(Person).where(Person.id == person.id).values(password=kept))
+    for table in (Session, Link):
+        transaction.execute(delete(table).where(table.person_id == person.id))
+
+
+def _session(transaction: Transaction, person: Person, address: str) -> str:
+    plain, now = secret.make(), now_ms()
+    transaction.execute(delete(Session).where(Session.expires <= now))
+    transaction.add(Session(digest=secret.digest(plain), person_id=person.id, expires=now + SESSION_MS))
+    record(transaction, person.name, address, "signed in", "session")
+    return plain
+
+
+def _refuse_weak(password: str, name: str) -> None:
+    if why := secret.weakness(password, name):
+        raise ProblemError(422, why)

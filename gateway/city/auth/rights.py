@@ -1,0 +1,102 @@
+"""Authorization: one table of routes and roles."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+from gateway.city.problems import ProblemError
+
+Scope = Literal["read", "write"]
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Role(StrEnum):
+    """What a person is in the view."""
+
+    VIEWER = "viewer"
+    ADMINISTRATOR = "administrator"
+
+
+EVERYONE: Final = None
+"""Also those who have not signed in."""
+SIGNED_IN = frozenset(Role)
+ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
+
+RIGHTS: dict[str, frozenset[Role] | None] = {
+    "GET /api/health": EVERYONE,
+    "GET /docs": EVERYONE,
+    "GET /": EVERYONE,
+    "POST /api/v2/write": EVERYONE,  # by the write token, see gateway.city.api.write
+    "POST /api/v1/session": EVERYONE,
+    "DELETE /api/v1/session": EVERYONE,
+    "GET /api/v1/link": EVERYONE,
+    "POST /api/v1/link": EVERYONE,
+    "GET /basemap.pmtiles": SIGNED_IN,
+    "GET /api/v1/overview": SIGNED_IN,
+    "GET /api/v1/scales": SIGNED_IN,
+    "GET /api/v1/kinds": SIGNED_IN,
+    "GET /api/v1/map": SIGNED_IN,
+    "GET /api/v1/sensors": SIGNED_IN,
+    "GET /api/v1/sensors.geojson": SIGNED_IN,
+    "GET /api/v1/sensors/{sensor_id}": SIGNED_IN,
+    "GET /api/v1/sensors/{sensor_id}/series": SIGNED_IN,
+    "GET /api/v1/events": SIGNED_IN,
+    "GET /api/v1/gateways": SIGNED_IN,
+    "GET /api/v1/stream": SIGNED_IN,
+    "GET /sta/v1.1*": SIGNED_IN,
+    "GET /api/v1/session": SIGNED_IN,
+    "PUT /api/v1/session/password": SIGNED_IN,
+    "GET /api/v1/tokens": SIGNED_IN,
+    "POST /api/v1/tokens": SIGNED_IN,
+    "DELETE /api/v1/tokens/{token_id}": SIGNED_IN,
+    "GET /api/v1/people": ADMINISTRATORS,
+    "POST /api/v1/people": ADMINISTRATORS,
+    "PATCH /api/v1/people/{person_id}": ADMINISTRATORS,
+    "POST /api/v1/people/{person_id}/link": ADMINISTRATORS,
+    "GET /api/v1/audit": ADMINISTRATORS,
+}
+"""Who may call what; ``*`` at the end stands for all that begins so."""
+
+
+def row(method: str, route: str) -> str | None:
+    """The table's row of a route, if it has one."""
+    exact = f"{method} {route}"
+    if exact in RIGHTS:
+        return exact
+    return next((line for line in RIGHTS if line.endswith("*") and exact.startswith(line[:-1])), None)
+
+
+@dataclass(slots=True, frozen=True)
+class Caller:
+    """Who makes a request.
+
+    Attributes:
+        name: For the audit trail.
+        role: What they may do.
+        address: Where the request comes from.
+        person: Their id; none for this machine and for the read token.
+        scope: ``read`` for a token that may change nothing.
+        csrf: For a session's cookie, what a request that changes something must repeat in ``X-CSRF-Token``.
+    """
+
+    name: str
+    role: Role
+    address: str
+    person: int | None = None
+    scope: Scope = "write"
+    csrf: str | None = None
+
+
+def check(caller: Caller, method: str, route: str) -> None:
+    """Lets a caller pass who may call the route. One that has no row is the administrators' alone.
+
+    Raises:
+        ProblemError: 403.
+    """
+    line = row(method, route)
+    roles = ADMINISTRATORS if line is None else RIGHTS[line]
+    if roles is not None and caller.role not in roles:
+        needed = " or ".join(sorted(roles))
+        raise ProblemError(403, f"{caller.name} is {caller.role}; {method} {route} is for: {needed}.")
+    if method not in READING and caller.scope == "read":
+        raise ProblemError(403, "This API token may only read; make one with the scope 'write'.")
