@@ -52,8 +52,11 @@ UNMATCHED = "unmatched"
 _REMEMBERED = 16384  # messages a generation; two generations outlast any window of unacknowledged messages
 _MOST_REFUSED = 1024  # topics; a flood of further ones is looked at anew
 _MOST_SCATTERED = 16384
+_MOST_LETTERS = 8  # of one message, each of which holds the whole of it
 _IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 _QUANTITY = re.compile(r"(?!time$)[^\W\d][\w.-]{0,63}(?<!_qc)(?<!_reason)")
+FLOODING = "flooding"
+"""How the reason begins of a dead letter that stands for others beside itself, which were not kept."""
 _LATEST = 9_223_372_036_854  # 2262-04-11, ms; the last that InfluxDB can store
 _UNTIMED, _IMPOSSIBLE = -1, -2  # in place of a time
 _SCALE_BOUNDS = np.array([1e11, 1e14, 1e17])
@@ -263,7 +266,7 @@ class Decoder:
             messages.drop(leaving)
             times = np.delete(times, list(leaving))
         for place, (source, problems) in messages.problems.items():
-            dead += [self._letter(batch, place, source, problem) for problem in problems]
+            dead += self._letters(batch, place, source, problems)
 
         readings = self._columns(batch, messages, times)
         if batch.personal:
@@ -328,9 +331,8 @@ class Decoder:
         for row in self._flood.excess([sensor.number for sensor in sensors], self.sensors, batch.received[-1]):
             refused.add(row)
             if (letter := first.get(sensors[row])) is None:
-                reason = (
-                    f"flooding, at more than limits.rate = {self._limits.rate:g} messages a second; the first left out"
-                )
+                rate = f"limits.rate = {self._limits.rate:g} messages a second"
+                reason = f"{FLOODING}, at more than {rate}; the first left out"
                 first[sensors[row]] = self._letter(batch, places[row], sensors[row].family.source, reason)
             else:
                 letter.readings += 1
@@ -361,6 +363,14 @@ class Decoder:
         payload = payload[: self._limits.payload]
         return DeadLetter(batch.received[place], source, batch.topics[place], payload, reason)
 
+    def _letters(self, batch: RawBatch, place: int, source: str, reasons: Sequence[str]) -> list[DeadLetter]:
+        """A dead letter of each reason, but no more than fit on any disk: the last counts for the rest."""
+        letters = [self._letter(batch, place, source, reason) for reason in reasons[:_MOST_LETTERS]]
+        if (more := len(reasons) - _MOST_LETTERS) > 0:
+            letters[-1].reason += f"; and {more} more"
+            letters[-1].readings += more
+        return letters
+
     def _read(self, batch: RawBatch, places: Sequence[int], sensors: list[Sensor], dead: list[DeadLetter]) -> _Messages:
         messages = _Messages()
         all_payloads = len(places) == len(batch.payloads)
@@ -388,7 +398,7 @@ class Decoder:
                     continue
                 if not fields:
                     reasons = problems or ("no quantity in the payload",)
-                    dead += [self._letter(batch, place, sensor.family.source, reason) for reason in reasons]
+                    dead += self._letters(batch, place, sensor.family.source, reasons)
                     continue
                 if problems:
                     messages.problems[place] = (sensor.family.source, problems)
@@ -420,7 +430,7 @@ class Decoder:
             if problems and len(messages.places) > before:
                 messages.problems[place] = (source, problems)
             else:
-                dead += [self._letter(batch, place, source, problem) for problem in problems]
+                dead += self._letters(batch, place, source, problems)
             if decoded.key is not None and len(messages.places) + len(messages.bare) > before + bare:
                 messages.keys[place] = f"{source}\0{decoded.key}"
         heads = [row for row in range(plain, len(messages.places)) if messages.first(row)]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from gateway.edge.batch import DeadLetter, Entry, RawBatch
-from gateway.edge.decode import Decoder
+from gateway.edge.decode import FLOODING, Decoder
 from gateway.edge.encode import encode
 from gateway.edge.filter import Filter
 from gateway.edge.readings import Channels
@@ -18,6 +18,8 @@ from gateway.edge.redact import Redactor, is_withheld
 from gateway.edge.spool import Dead, Spool
 
 _AT_ONCE = 200  # messages a transaction; so few of one sensor are no flood
+
+_REST = "the rest of those of which the first was tried again"
 
 _log = logging.getLogger("citygate.requeue")
 
@@ -40,7 +42,8 @@ async def requeue(  # noqa: PLR0913, PLR0917 - the steps of the way
         judge: The third.
         channels: What both refer to.
         gateway: The gateway's name.
-        ids: Of the dead letters; those that are gone meanwhile, and those whose payload is withheld, are passed over.
+        ids: Of the dead letters; those that are gone meanwhile, and those whose payload is withheld, are passed over. A
+            message that left several goes once, and all of them with it.
 
     Returns:
         How many have left the dead letters under their id.
@@ -49,15 +52,19 @@ async def requeue(  # noqa: PLR0913, PLR0917 - the steps of the way
         SpoolError: The spool cannot do it now; what was done before stays done.
     """
     wanted = set(ids)
-    letters = [dead for dead in reversed(await spool.dead_letters(limit=-1)) if dead.id in wanted]
-    points = [dead.id for dead in letters if dead.output]
-    messages = [dead for dead in letters if not (dead.output or is_withheld(dead.payload))]
+    letters = [*reversed(await spool.dead_letters(limit=-1))]
+    points = [dead.id for dead in letters if dead.output and dead.id in wanted]
+    messages: dict[tuple[int, str, bytes], list[Dead]] = {}
+    for dead in letters:
+        if not (dead.output or is_withheld(dead.payload)):
+            messages.setdefault((dead.received, dead.topic, dead.payload), []).append(dead)
+    whole = [its for its in messages.values() if not wanted.isdisjoint(dead.id for dead in its)]
     done = 0
     for start in range(0, len(points), _AT_ONCE):
         done += await _put_back(spool, points[start : start + _AT_ONCE])
     way = _Way(spool, redactor, decoder, judge, channels, gateway)
-    for start in range(0, len(messages), _AT_ONCE):
-        done += await way.go(messages[start : start + _AT_ONCE])
+    for start in range(0, len(whole), _AT_ONCE):
+        done += await way.go(whole[start : start + _AT_ONCE])
     return done
 
 
@@ -90,31 +97,33 @@ class _Way:
         self._channels = channels
         self._gateway = gateway
 
-    async def go(self, messages: Sequence[Dead]) -> int:
-        """Takes messages to the spool; how many have gone."""
+    async def go(self, messages: Sequence[Sequence[Dead]]) -> int:
+        """Takes messages to the spool, each with all its letters; how many letters have gone."""
+        firsts = [letters[0] for letters in messages]
         batch = RawBatch(
-            topics=[letter.topic for letter in messages],
-            payloads=[letter.payload for letter in messages],
-            received=[letter.received for letter in messages],
+            topics=[letter.topic for letter in firsts],
+            payloads=[letter.payload for letter in firsts],
+            received=[letter.received for letter in firsts],
             again=True,
         )
+        letters = [letter for its in messages for letter in its]
         try:
             entry = self._encoded(batch)
         except Exception as error:  # noqa: BLE001 - whatever a message does to a step
             if len(messages) > 1:
                 return await self._halves(messages)
             told = None if 0 in batch.personal else error  # its text may quote the message
-            _log.error("a message of topic %s cannot be processed", messages[0].topic, exc_info=told)
+            _log.error("a message of topic %s cannot be processed", firsts[0].topic, exc_info=told)
             entry = Entry()
             reason = f"cannot be processed: {type(error).__name__ if told is None else repr(error)}"
-            _bury(entry, replace(messages[0], payload=batch.payloads[0], reason=reason))
+            _bury(entry, replace(firsts[0], payload=batch.payloads[0], reason=reason))
         else:
-            for letter in messages:
-                if letter.readings > 1:  # the first of a flood: the others were not kept
-                    reason = f"the rest of those of which the first was tried again ({letter.reason})"
+            for letter in letters:
+                if letter.readings > 1 and letter.reason.startswith((FLOODING, _REST)):  # the others were not kept
+                    reason = letter.reason if letter.reason.startswith(_REST) else f"{_REST} ({letter.reason})"
                     _bury(entry, replace(letter, payload=b"", readings=letter.readings - 1, reason=reason))
         try:
-            done = await self._spool.requeue([dead.id for dead in messages], entry)
+            done = await self._spool.requeue([dead.id for dead in letters], entry)
         except LookupError:  # one was dropped at the bound meanwhile
             self._filter.undo()
             return await self._halves(messages) if len(messages) > 1 else 0
@@ -135,7 +144,7 @@ class _Way:
             self._filter.undo()
             raise
 
-    async def _halves(self, messages: Sequence[Dead]) -> int:
+    async def _halves(self, messages: Sequence[Sequence[Dead]]) -> int:
         middle = len(messages) // 2
         return await self.go(messages[:middle]) + await self.go(messages[middle:])
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from sensors.formats import Answer, Declared, Decoded, Format, Options, PayloadError, Quality, Sample
-from sensors.formats.objects import printable
+from sensors.formats.objects import printable, written
 
 _QUANTITIES = {
     "a01001": "temperature",
@@ -210,6 +210,7 @@ class Hj212(Format):
         flags: list[tuple[str, str]] = []
         problems: list[str] = []
         moment = ""
+        odd = "_" in content or not content.isascii()  # what Python takes for a number, and nobody else
         for item in content.replace(";", ",").split(","):
             if item in normal:
                 continue
@@ -217,7 +218,7 @@ class Hj212(Format):
             pool, name, code = roles.get(key) or self._role(key)
             if pool >= 0:
                 try:
-                    value = float(text)
+                    value = written(text) if odd else float(text)
                 except ValueError:
                     if text.strip() or not equals:
                         problems.append(f"{printable(key.strip())}: expected a number, not {text[:60]!r}")

@@ -1,7 +1,7 @@
 """The default format: one JSON object a message, ``{"ts": 1700000000000, "pm25": 12.3, …}``.
 
 The time is a number in s, ms, µs or ns, or RFC 3339 text with an offset. Numbers may be written as text; ``null`` is a
-missing value; a wind direction may be a point of the compass.
+missing value; a direction may be a point of the compass.
 
 Where a source asks for it, what lies deeper is read, named by its path: ``env.pm25``, ``probes.0.temperature``. A list
 of objects can be a sample each.
@@ -9,6 +9,7 @@ of objects can be a sample each.
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ import msgspec
 from pydantic import Field
 
 from sensors.formats import Declared, Decoded, Format, Options, PayloadError, Sample
-from sensors.formats.objects import printable
+from sensors.formats.objects import printable, written
 
 COMPASS = {
     point: index * 22.5
@@ -28,6 +29,7 @@ COMPASS = {
     )
 }
 """Degrees of the sixteen points of the compass, clockwise from north."""
+_BEARING = re.compile("dir|heading|bearing", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_SECONDS = 1e11  # as a time, a number from here on is one of milliseconds
 _PLAIN = msgspec.json.Decoder(dict[str, float])
@@ -129,7 +131,8 @@ class Json(Format):
         values, rename = sample.values, self.rename
         for key, value in fields.items():
             try:
-                values[rename.get(key, key)] = _number(value)
+                name = rename.get(key, key)
+                values[name] = _number(name, value)
             except (TypeError, ValueError, OverflowError):
                 problems.append(f"{printable(f'{where}{key}')}: expected a number, not {_shown(value)}")
         sample.problems = tuple(problems)
@@ -167,17 +170,20 @@ def _flat(data: Mapping[str, object], leave: str | None = None) -> Iterator[tupl
             below += [(f"{path}.{key}", item) for key, item in reversed(inside)]
 
 
-def _number(value: object) -> float:
+def _number(name: str, value: object) -> float:
     if type(value) is float and value - value == 0:
         return value
     if value is None:
         return math.nan
     if isinstance(value, str):
-        if (angle := COMPASS.get(value.strip().upper())) is not None:
+        angle = COMPASS.get(value.strip().upper())
+        if angle is not None and _BEARING.search(name):  # else "E" is rather an error than the east
             return angle
-    elif not isinstance(value, (int, float)):
+        number = written(value)
+    elif isinstance(value, (int, float)):
+        number = float(value)
+    else:
         raise TypeError
-    number = float(value)
     if not math.isfinite(number):
         raise ValueError
     return number
@@ -202,7 +208,7 @@ def _time(key: str, value: object) -> float:
 
 def _number_or_moment(key: str, text: str) -> float:
     try:
-        return float(text)
+        return written(text)
     except ValueError:
         moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

@@ -47,12 +47,23 @@ def number(value: object) -> float:
             found = float(value) if not isinstance(value, int) or abs(value) < 2**1023 else math.inf
         case str():
             switch = _SWITCHES.get(value.strip().upper())
-            found = float(value) if switch is None else switch
+            found = written(value) if switch is None else switch
         case _:
             raise ValueError
     if not math.isfinite(found):
         raise ValueError
     return found
+
+
+def written(text: str) -> float:
+    """A number that is written as text; Python's own ``1_000``, and digits of other scripts, are none.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError
+    return float(text)
 
 
 def no_number(key: str, value: object) -> str:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from sensors.durations import Duration
 from sensors.formats import Answer, Declared, Decoded, Format, Options, PayloadError, Quality, Sample
-from sensors.formats.objects import printable
+from sensors.formats.objects import printable, written
 
 _NAMESPACE = "spBv1.0"
 _OF_NODES = {"NBIRTH", "NDATA", "NDEATH", "NCMD"}
@@ -467,7 +467,7 @@ def _number(metric: _Built, datatype: int) -> float:
     elif kind == "string_value":
         text = metric.string_value.decode(errors="replace")
         try:
-            value = float(text)
+            value = written(text)
         except ValueError:
             msg = f"expected a number, not {text[:60]!r}"
             raise ValueError(msg) from None

@@ -1,5 +1,6 @@
 """Dead letters that are tried again: everything good arrives, and the ledger stays exact."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -99,6 +100,34 @@ async def test_the_rest_of_a_message_that_was_read_in_part_arrives(tmp_path: Pat
         lines = await texts(spool)
         assert any(b"pm10=9" in line for line in lines)
         assert {line.rpartition(b" ")[2] for line in lines} == {b"%d" % NOW}, "of the same point"
+
+
+@pytest.mark.parametrize("payload", [b'{"a b":1,"c d":2,"pm25":"x"}', b'{"a b":1,"c d":2,"pm25":7}'])
+async def test_a_message_that_left_several_letters_goes_once(tmp_path: Path, payload: bytes) -> None:
+    async with spooled(tmp_path) as spool:
+        gateway = Gateway(spool, SourceConfig())
+        await gateway.take(("city/east/air/a", payload))
+        before = len(await spool.dead_letters())
+        assert before >= 2
+        first, *_ = await spool.dead_letters(1)
+        way = (gateway.redactor, gateway.decoder, gateway.filter, gateway.channels, "gw")
+        assert await requeue(spool, *way, [first.id]) == before
+        assert len(await spool.dead_letters()) == before, "as many as before, though all of them went"
+        assert spool.ledger().total["dead"] == before
+
+
+async def test_one_message_does_not_fill_the_disk_with_letters(tmp_path: Path) -> None:
+    payload = json.dumps({f"n{i}": "x" for i in range(5000)}).encode()
+    async with spooled(tmp_path) as spool:
+        gateway = Gateway(spool, SourceConfig())
+        await gateway.take(("city/east/air/a", payload))
+        letters = await spool.dead_letters()
+        assert len(letters) == 8
+        assert spool.ledger().total["dead"] == 5000
+        assert letters[0].reason == "n7: expected a number, not 'x'; and 4992 more"
+        assert await gateway.again() == 8
+        assert len(await spool.dead_letters()) == 8
+        assert spool.ledger().total["dead"] == 5000
 
 
 async def test_a_refused_point_goes_to_the_output_that_refused_it_and_to_no_other(tmp_path: Path) -> None:

@@ -134,6 +134,12 @@ def test_a_flag_may_be_of_one_attribute_and_the_worst_of_several_counts() -> Non
     assert both.quality == {"pm25": Quality.OVER_RANGE, "pm25_max": Quality.BAD}
 
 
+@pytest.mark.parametrize("text", ["1_0", "\u0663\u0665"])
+def test_a_number_is_one_only_as_everybody_writes_it(text: str) -> None:
+    sample = _read(_frame(f"a34004-Rtd={text},a34002-Rtd=5"))
+    assert (sample.values, sample.problems) == ({"pm10": 5}, (f"a34004-Rtd: expected a number, not '{text}'",))
+
+
 def test_noise_of_a_day_is_read() -> None:
     sample = _read(_vector("noise_day.txt"))
     assert sample == Sample(

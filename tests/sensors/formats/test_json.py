@@ -1,3 +1,4 @@
+import json
 import tomllib
 from contextlib import suppress
 
@@ -30,6 +31,13 @@ def test_a_plain_object_is_one_sample() -> None:
     }
     assert sample.values["no2"] != sample.values["no2"]
     assert (sample.sensor, sample.problems) == (None, ())
+
+
+def test_text_is_a_number_only_as_everybody_writes_numbers() -> None:
+    payload = json.dumps({"pm25": "E", "no2": "1_0", "o3": "\u0661", "wind_dir": "E", "co": " 1e1 "})
+    (sample,) = _read(payload.encode())
+    assert sample.values == {"wind_dir": 90, "co": 10}
+    assert [problem.partition(":")[0] for problem in sample.problems] == ["pm25", "no2", "o3"]
 
 
 def test_each_object_of_a_list_is_a_sample_with_what_stands_beside_the_list() -> None:
