@@ -486,6 +486,9 @@ class MapSection(_Section):
     title: Title = Field(Title(zh="城市运行", en="City operations", ko="도시 운영"), description="name of the town")
     sensors: Path | None = Field(None, description="GeoJSON of sites and sensors")
     districts: Path | None = Field(None, description="GeoJSON of districts and waters")
+    sources: Path | None = Field(
+        None, description="GeoJSON of what may pollute: works, building sites, roads; see alerts.md"
+    )
     basemap: Path | None = Field(None, description="PMTiles file of a base map; none is needed")
     center: tuple[float, float] | None = Field(None, description="longitude, latitude; the sensors' middle by default")
     zoom: float = Field(11.5, description="first zoom level of the map")
@@ -509,6 +512,20 @@ class DatabaseSection(_Secrets):
     url_file: Path | None = Field(None, description="file that holds the URL")
 
 
+class AlertsSection(_Section):
+    """How events are put together, and where they may come from."""
+
+    path: Path | None = Field(
+        None, description="file of alerts and acknowledgements; `alerts.db` beside `store.path` by default"
+    )
+    retention: Duration = Field(365 * 86400.0, description="how long ended alerts are kept")
+    quiet: Duration = Field(600.0, ge=0, description="an event so soon after an alert's end opens that one again")
+    sector: float = Field(60.0, gt=0, le=360, description="width of the upwind sector, degrees")
+    wind_window: Duration = Field(600.0, gt=0, description="before an event, over which the wind's mean is taken")
+    wind_reach_km: float = Field(15.0, gt=0, description="farthest wind sensor that speaks for a site")
+    source_reach_km: float = Field(10.0, gt=0, description="farthest source that is named")
+
+
 class CityConfig(_Section):
     """Configuration of ``citygate city``."""
 
@@ -518,6 +535,7 @@ class CityConfig(_Section):
     map: MapSection = Field(default_factory=MapSection)
     grades: GradesSection = Field(default_factory=GradesSection)
     database: DatabaseSection = Field(default_factory=DatabaseSection)
+    alerts: AlertsSection = Field(default_factory=AlertsSection)
 
 
 _Model = typing.TypeVar("_Model", bound=BaseModel)
@@ -703,6 +721,7 @@ def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 
 __all__ = [
     "AccessSection",
+    "AlertsSection",
     "CityConfig",
     "ConfigError",
     "GatewayConfig",

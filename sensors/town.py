@@ -19,6 +19,7 @@ from sensors import kinds
 from sensors.courses import Noise, bump, plateau
 from sensors.script import Event, Fault, Occurrence, Script, ScriptError, at
 
+_RIVER_KM = 6.0  # a section of the river
 _KM_LON, _KM_LAT = 96.2, 111.2
 """Kilometres a degree at 30° north."""
 _LOCAL = timezone(timedelta(hours=8))
@@ -610,14 +611,16 @@ def _smoke(event: Event, distance: float, progress: float) -> float:
     return event.amount * math.exp(-((distance / 2.2) ** 2)) * plateau(progress, 0.1)
 
 
-def _standing(sensor: Sensor) -> dict[str, str]:
-    """By which limits a sensor is judged: a functional area of GB 3096, a class of road, a target class of water."""
+def _standing(sensor: Sensor) -> dict[str, str | float]:
+    """By which limits a sensor is judged, and where along the river it is."""
     if sensor.kind == "noise":
         zones = {"village": "1", "town": "2", "river": "2", "road": "4a"}
         return {"zone": "3" if sensor.site.name == _SMOKESTACKS else zones[sensor.site.role]}
     if sensor.kind == "traffic":
         return {"road": "branch" if sensor.site.role == "village" else "arterial"}
-    return {"target": "III"} if sensor.kind == "water" else {}
+    if sensor.kind == "water":
+        return {"target": "III", "river": "town-river", "river_km": round(_RIVER_KM * (sensor.site.section or 0.0), 1)}
+    return {}
 
 
 def _humidity(temperature: float, dew_point: float) -> float:

@@ -78,10 +78,10 @@ class Access:
         """
         here = address(request)
         if self._is_local(request) and not self._people.on:
-            return Caller("this machine", Role.VIEWER, here)
+            return Caller("this machine", Role.VIEWER, here, alone=True)
         if (cookie := request.cookies.get(COOKIE)) is not None:
             if self._sessions.get(secret.digest(cookie), 0.0) > time.monotonic():
-                return Caller("the read token", Role.VIEWER, here)
+                return Caller("the read token", Role.VIEWER, here, alone=not self._people.on)
             if (found := self._people.by_session(cookie, here)) is not None:
                 return found
         token = _token(request)
@@ -141,7 +141,7 @@ class Access:
         if token.startswith(TOKEN_PREFIX) and (found := self._people.by_token(token, here)) is not None:
             return found
         if self._is_read_token(token):
-            return Caller("the read token", Role.VIEWER, here)
+            return Caller("the read token", Role.VIEWER, here, alone=not self._people.on)
         self._addresses.failed(here)
         raise ProblemError(401, "The token is neither the read token of this city view nor a valid API token.")
 

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
-from gateway.city.api import people, read, session, sta, write
+from gateway.city.alerts.desk import Desk
+from gateway.city.api import alerts, people, read, session, sta, write
 from gateway.city.api.context import Context, Reader
 from gateway.city.auth import first
 from gateway.city.auth.people import People
@@ -72,12 +73,15 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     view = View(_store(config.store), config.map, tables)
     database = Database(config)
     known = People(database)
-    parts = Context(Access(config, known), view, Hub(view), known)
+    book = config.alerts.path or config.store.path.with_name("alerts.db")
+    desk = Desk(view, config.alerts, book, config.map.sources)
+    parts = Context(Access(config, known), view, Hub(view, desk), known, desk)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await view.store.open()
+            await desk.open()
             await asyncio.to_thread(database.open)
             await asyncio.to_thread(first.announce, known, config.server, database.path.with_name("setup-link"))
         except (StoreError, DatabaseError, OSError) as error:
@@ -87,6 +91,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
             yield
         finally:
             parts.hub.close()
+            await desk.close()
             view.grading.close()
             await view.store.close()
             database.close()
@@ -94,7 +99,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     app = FastAPI(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, session, people, sta, write):
+    for module in (read, alerts, session, people, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)

@@ -26,6 +26,8 @@ class Place:
         road: Class of the road of a traffic detector, such as ``arterial``.
         lake: The water is a lake or a reservoir.
         target: Class that the water must have, such as ``III``.
+        river: Name of the river that a water station stands at.
+        river_km: Where along it, km from the source or any other point upstream.
     """
 
     title: Title | None
@@ -36,6 +38,8 @@ class Place:
     road: str | None = None
     lake: bool = False
     target: str | None = None
+    river: str | None = None
+    river_km: float | None = None
 
 
 @dataclass(slots=True)
@@ -123,6 +127,8 @@ def read(content: dict[str, Any]) -> Registry:
                 road=_text(properties, "road"),
                 lake=properties.get("water") == "lake",
                 target=_text(properties, "target"),
+                river=_text(properties, "river"),
+                river_km=None if properties.get("river_km") is None else float(properties["river_km"]),
             )
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             _LOG.warning("feature %d of the registry is left out: %s: %s", number, type(error).__name__, error)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from gateway import __version__
+from gateway.city.alerts.desk import Desk
+from gateway.city.alerts.models import AlertsOut
 from gateway.city.models import Events, Gateways, SensorOut, Sensors, iso
 from gateway.city.store.base import StoreError
 from gateway.city.view import Snapshot, View, event, gateway, now_ms
@@ -23,6 +25,7 @@ _POLL_S = 1.0
 _KEEP_ALIVE_S = 15.0
 _KEPT = 256
 _QUEUE = 64
+_ALERTS = 100
 
 
 class _Message(NamedTuple):
@@ -35,10 +38,13 @@ class Hub:
 
     Args:
         view: The city as it is now.
+        desk: Its alerts.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, desk: Desk) -> None:
         self._view = view
+        self._desk = desk
+        self._alerts = 0
         self._next_id = now_ms()  # so that ids of an earlier run are never met again
         self._kept: deque[_Message] = deque(maxlen=_KEPT)
         self._listeners: set[asyncio.Queue[_Message | None]] = set()
@@ -101,6 +107,7 @@ class Hub:
             ("sensors", Sensors(time=iso(now), sensors=self._view.sensors(snapshot, now))),
             ("events", Events(events=[event(item) for item in snapshot.events])),
             ("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways])),
+            ("alerts", AlertsOut(alerts=self._desk.alerts()[:_ALERTS])),
         ]
         grades = self._view.grades_soon(snapshot, now)
         if grades is not None:
@@ -141,6 +148,9 @@ class Hub:
         if gateways != self._gateways:
             self._gateways = gateways
             self._send("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways]))
+        if self._desk.version != self._alerts:
+            alerts, self._alerts = self._desk.alerts(self._alerts), self._desk.version
+            self._send("alerts", AlertsOut(alerts=alerts))
         grades = self._view.grades_soon(snapshot, now)
         if grades is not None and grades.out is not self._grades:
             self._grades = grades.out

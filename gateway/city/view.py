@@ -106,6 +106,11 @@ class View:
         """The kinds of sensors by name."""
         return dict(self._kinds)
 
+    @property
+    def places(self) -> registry.Registry:
+        """Where sensors and sites are."""
+        return self._registry
+
     async def snapshot(self) -> Snapshot:
         """The store's newest answers, at most ``freshness`` seconds old.
 

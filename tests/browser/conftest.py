@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.browser.town import TOKEN, City, history, registry
+from tests.browser.town import TOKEN, City, history, registry, sources
 
 PAGE = Path(__file__).parents[2] / "gateway" / "city" / "web" / "dist" / "index.html"
 
@@ -31,10 +31,11 @@ def served(folder: Path, port: int) -> Iterator[City]:
     if not PAGE.is_file():
         pytest.fail(f"{PAGE} is not there: installing the project builds it (pip install -e .)")
     (folder / "sensors.geojson").write_text(json.dumps(registry()), encoding="utf-8")
+    (folder / "sources.geojson").write_text(json.dumps(sources()), encoding="utf-8")
     (folder / "city.toml").write_text(
         f'[server]\nhost = "127.0.0.1"\nport = {port}\n[access]\nwrite_token = "{TOKEN}"\n'
         '[store]\ntype = "embedded"\npath = "city.db"\n'
-        '[map]\nsensors = "sensors.geojson"\ncenter = [119.2, 30.15]\nzoom = 10\n'
+        '[map]\nsensors = "sensors.geojson"\nsources = "sources.geojson"\ncenter = [119.2, 30.15]\nzoom = 10\n'
         'title = { zh = "临安", en = "Lin\'an", ko = "린안" }\n',
         encoding="utf-8",
     )

@@ -77,17 +77,59 @@ def test_a_new_reading_appears_without_a_reload(visit: Visit, city: City) -> Non
 def test_an_event_comes_and_ends_while_one_watches(visit: Visit, city: City) -> None:
     """Severity is told in colour, shape and word, and an ended event leaves the open ones."""
     page = visit.page
-    rows = page.get_by_test_id("event-row")
+    rows = page.get_by_test_id("alert-row")
     expect(rows.and_(page.locator('[data-severity="orange"]'))).to_contain_text("orange")
     tags = "gateway=gw-1,kind=air,sensor=air-02,site=changhua"
     fields = 'id="e-live",quantity="pm25",value={},limit=250,message="PM2.5"'
     now = time.time_ns() // 1_000_000
     city.write([f"event,{tags},severity=red {fields.format(260)} {now}"])
-    red = rows.and_(page.locator('[data-severity="red"][data-open="true"]'))
+    red = rows.and_(page.locator('[data-severity="red"][data-state="open"]'))
     expect(red).to_have_count(1)
     expect(red).to_contain_text("over 250")
     city.write([f"event,{tags},severity=none {fields.format(40)} {now + 1}"])
     expect(red).to_have_count(0)
+
+
+@pytest.mark.parametrize("visit", ["wall", "phone"], indirect=True)
+def test_a_plume_is_one_alert_with_its_source_and_acknowledged_by_keyboard(
+    visit: Visit, city: City, request: pytest.FixtureRequest
+) -> None:
+    """Two sites, one row: from where the wind came, what lies there, and who took notice; in three languages."""
+    page, now = visit.page, time.time_ns() // 1_000_000
+    size = request.node.callspec.params["visit"]
+
+    def lines(severity: str, at: int) -> list[str]:
+        tags = "event,gateway=gw-1,kind=air,sensor={},site={},severity=" + severity
+        fields = 'id="{}-' + size + '",quantity="pm10",value=300,limit=250,message="PM10"'
+        sites = ("air-02", "changhua"), ("air-05", "heqiao")
+        return [f"{tags.format(*its)} {fields.format(its[1])} {at + n}" for n, its in enumerate(sites)]
+
+    # the same sites again are the same alert, which only asks again when it is graver
+    city.write(lines("yellow" if size == "wall" else "orange", now))
+    plume = page.get_by_test_id("alert-row").and_(page.locator('[data-cause="air"][data-state="open"]'))
+    expect(plume).to_have_count(1)
+    expect(plume).to_contain_text("Changhua, Heqiao")
+    expect(plume.get_by_test_id("upwind")).to_contain_text(f"upwind NE (10°{NOTHING}70°, 3.2 m/s)")
+    expect(plume.get_by_test_id("sources")).to_contain_text("Cement works")
+    water = page.get_by_test_id("alert-row").and_(page.locator('[data-cause="high-water"]'))
+    expect(water.get_by_test_id("upstream")).to_contain_text("Changhua water-02 1.80 m")
+    for language, words in (("zh", "上风向 东北"), ("ko", "풍상측 북동"), ("en", "upwind NE")):
+        page.get_by_test_id(f"lang-{language}").click()
+        expect(plume.get_by_test_id("upwind")).to_contain_text(words)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"alerts-{size}.png")
+    plume.locator(".row").click()
+    running = page.get_by_test_id("event-row").and_(page.locator('[data-open="true"]'))
+    expect(running).to_have_count(2)
+    plume.get_by_test_id("acknowledge").press("Enter")
+    plume.get_by_test_id("operator").press_sequentially("Li Na")
+    plume.get_by_test_id("operator").press("Enter")
+    taken = page.get_by_test_id("alert-row").and_(page.locator('[data-cause="air"][data-state="acknowledged"]'))
+    expect(taken.get_by_test_id("acknowledged")).to_have_text("acknowledged by Li Na")
+    page.reload()
+    expect(taken).to_have_count(1)
+    city.write(lines("none", now + 10))
+    expect(taken).to_have_count(0)
 
 
 def test_grades_are_shown_and_the_index_is_the_viewers_choice(visit: Visit, city: City) -> None:

@@ -60,8 +60,21 @@ def registry() -> dict[str, object]:
         geometry = {"type": "Point", "coordinates": [lon + n % 7 * 0.006 - 0.018, lat + n % 5 * 0.006 - 0.012]}
         properties = {"sensor": sensor, "site": site, "kind": kind, "title": title, "interval": INTERVAL}
         properties |= STANDING.get(kind, {})
+        if kind == "water":
+            properties |= {"river": "brook", "river_km": n}
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     return {"type": "FeatureCollection", "features": features}
+
+
+def sources() -> dict[str, object]:
+    """Returns what may pollute: a works 4 km north-east of one site."""
+    title = {"zh": "水泥厂", "en": "Cement works", "ko": "시멘트 공장"}
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Point", "coordinates": [119.24, 30.195]},
+        "properties": {"source": "cement", "kind": "factory", "title": title},
+    }
+    return {"type": "FeatureCollection", "features": [feature]}
 
 
 def history(now: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from gateway.city.access import Access, refuse_forged
+from gateway.city.alerts.desk import Desk
 from gateway.city.auth import rights
 from gateway.city.auth.people import People
 from gateway.city.auth.rights import Caller
@@ -21,6 +22,7 @@ class Context:
     view: View
     hub: Hub
     people: People
+    desk: Desk
 
 
 def context(request: Request) -> Context:

@@ -177,7 +177,7 @@ async def gateways(here: Reader) -> Gateways:
 
 @router.get("/api/v1/stream", tags=["city"], response_class=StreamingResponse)
 async def stream(here: Reader, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
-    """Server-sent events: hello, sensors, events, gateways, each with what changed; grades, all of them."""
+    """Server-sent events: hello, sensors, events, gateways, alerts, each with what changed; grades, all of them."""
     last_id = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 20 else None  # noqa: PLR2004
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(here.hub.listen(last_id), media_type="text/event-stream", headers=headers)

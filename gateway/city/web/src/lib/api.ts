@@ -73,6 +73,55 @@ export interface CityEvent {
   until: string | null
 }
 
+export interface AlertEvent extends CityEvent {
+  rule: Title | null
+}
+
+/** Where the wind came from at a site of an alert; degrees, m/s. */
+export interface Sector {
+  site: string
+  direction: number
+  start: number
+  end: number
+  speed: number
+  calm: boolean
+}
+
+export interface Source {
+  id: string
+  title: Title | null
+  distance_km: number
+  sites: string[]
+}
+
+export interface Upstream {
+  sensor_id: string
+  site: string
+  title: Title | null
+  upstream_km: number
+  quantity: string
+  value: number | null
+  unit: string
+  event: Severity | null
+}
+
+/** Events with one cause. */
+export interface Alert {
+  id: string
+  cause: string
+  title: Title
+  severity: Severity
+  state: 'open' | 'acknowledged' | 'ended'
+  since: string
+  until: string | null
+  sites: string[]
+  events: AlertEvent[]
+  wind: Sector[]
+  sources: Source[]
+  upstream: Upstream[]
+  acknowledged: { time: string; by: string; note: string } | null
+}
+
 export interface Gateway {
   gateway: string
   time: string
@@ -245,6 +294,14 @@ export const signIn = (credentials: Credentials) => post('/api/v1/session', cred
 export const getWho = () => call<Who>('/api/v1/session')
 export const signOut = async () =>
   call<unknown>('/api/v1/session', { method: 'DELETE', headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' } })
+export const acknowledge = (id: string, by: string, csrf: string | null) =>
+  call<Alert>(`/api/v1/alerts/${encodeURIComponent(id)}/acknowledge`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'X-CSRF-Token': csrf ?? '' },
+    body: JSON.stringify({ by }),
+  })
 /** Whom a one-time link lets choose a password. */
 export const whoseLink = (link: string) => call<{ name: string }>('/api/v1/link', { headers: { 'X-Link': link } })
 export const useLink = (link: string, password: string) => post('/api/v1/link', { link, password })
+export const getAlerts = () => call<{ alerts: Alert[] }>('/api/v1/alerts?limit=100')
+

@@ -1,4 +1,4 @@
-import type { CityEvent, Flag, Severity, State } from './api'
+import type { Alert, CityEvent, Flag, Severity, State } from './api'
 
 export const SEVERITIES: readonly Severity[] = ['blue', 'yellow', 'orange', 'red']
 /** The shape that goes with each colour, as an SVG path in a 16 × 16 box. */
@@ -23,6 +23,16 @@ export function byUrgency(a: CityEvent, b: CityEvent): number {
   if (open) return open
   const grave = isOpen(a) ? rank(b.severity) - rank(a.severity) : 0
   return grave || Date.parse(b.until ?? b.time) - Date.parse(a.until ?? a.time)
+}
+
+const STATES: readonly Alert['state'][] = ['open', 'acknowledged', 'ended']
+
+/** What nobody has taken notice of first, what has ended last; the gravest on top, then the latest. */
+export function byNeed(a: Alert, b: Alert): number {
+  const state = STATES.indexOf(a.state) - STATES.indexOf(b.state)
+  if (state) return state
+  const grave = a.state === 'ended' ? 0 : rank(b.severity) - rank(a.severity)
+  return grave || Date.parse(b.until ?? b.since) - Date.parse(a.until ?? a.since)
 }
 
 /** The name of the map's mark for a sensor: an open event first, then silence, then the quality of its data. */

@@ -1,9 +1,9 @@
 /** The town as the page knows it: loaded once, then kept current by the server's stream. */
 import { SvelteMap } from 'svelte/reactivity'
 import * as api from './api'
-import type { CityEvent, Gateway, Grades, Kind, Quantity, Scales, Sensor, Severity, TownMap } from './api'
+import type { Alert, CityEvent, Gateway, Grades, Kind, Quantity, Scales, Sensor, Severity, TownMap } from './api'
 import { ageOf, stateOf } from './freshness'
-import { byUrgency, isOpen, rank } from './severity'
+import { byNeed, byUrgency, isOpen, rank } from './severity'
 import { words } from './words.svelte'
 
 /** What the event of a sensor that does not send any more names as its quantity; its value is seconds. */
@@ -30,6 +30,7 @@ class Town {
 
   readonly #sensors = new SvelteMap<string, Sensor>()
   readonly #events = new SvelteMap<string, CityEvent>()
+  readonly #alerts = new SvelteMap<string, Alert>()
   readonly #gateways = new SvelteMap<string, Gateway>()
   #skew = 0
   #source: EventSource | null = null
@@ -51,6 +52,8 @@ class Town {
       .sort((a, b) => a.id.localeCompare(b.id)),
   )
   readonly events = $derived([...this.#events.values()].sort(byUrgency))
+  readonly alerts = $derived([...this.#alerts.values()].sort(byNeed))
+  readonly openAlerts = $derived(this.alerts.filter((alert) => alert.state !== 'ended'))
   readonly gateways = $derived(
     [...this.#gateways.values()].sort((a, b) => a.gateway.localeCompare(b.gateway)).map((gateway) => {
       const age = ageOf(gateway.time, this.now)
@@ -122,8 +125,8 @@ class Town {
     this.retryAt = null
     this.#source?.close()
     try {
-      const [kinds, scales, map, sensors, events, gateways] = await Promise.all([
-        api.getKinds(), api.getScales(), api.getMap(), api.getSensors(), api.getEvents(), api.getGateways(),
+      const [kinds, scales, map, sensors, events, alerts, gateways] = await Promise.all([
+        api.getKinds(), api.getScales(), api.getMap(), api.getSensors(), api.getEvents(), api.getAlerts(), api.getGateways(),
       ])
       this.kinds = kinds.kinds
       this.scales = scales
@@ -131,9 +134,11 @@ class Town {
       this.#setTime(sensors.time)
       this.#sensors.clear()
       this.#events.clear()
+      this.#alerts.clear()
       this.#gateways.clear()
       this.#takeSensors(sensors.sensors)
       this.#takeEvents(events.events)
+      this.#takeAlerts(alerts.alerts)
       this.#takeGateways(gateways.gateways)
       this.phase = 'ready'
       this.#follow()
@@ -200,6 +205,7 @@ class Town {
       this.#takeSensors(data.sensors)
     })
     on('events', (data: { events: CityEvent[] }) => this.#takeEvents(data.events))
+    on('alerts', (data: { alerts: Alert[] }) => this.#takeAlerts(data.alerts))
     on('grades', (data: Grades) => (this.grades = data))
     on('gateways', (data: { gateways: Gateway[] }) => this.#takeGateways(data.gateways))
     source.onerror = () => {
@@ -235,6 +241,18 @@ class Town {
     if (this.#events.size > 600) {
       for (const event of this.events.slice(500)) if (!isOpen(event)) this.#events.delete(event.id)
     }
+  }
+
+  #takeAlerts(alerts: Alert[]): void {
+    for (const alert of alerts) this.#alerts.set(alert.id, alert)
+    if (this.#alerts.size > 300) {
+      for (const alert of this.alerts.slice(200)) if (alert.state === 'ended') this.#alerts.delete(alert.id)
+    }
+  }
+
+  /** Takes notice of an alert for its operator; the page knows at once, the others by the stream. */
+  async acknowledge(alert: Alert, by: string, csrf: string | null): Promise<void> {
+    this.#takeAlerts([await api.acknowledge(alert.id, by, csrf)])
   }
 
   #takeGateways(gateways: Gateway[] | undefined): void {

@@ -1,0 +1,144 @@
+"""What an alert is: as it is kept, and as the API gives it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from gateway.city.alerts.families import Family
+from gateway.city.models import EventOut
+from gateway.city.store.base import Event
+from sensors.kinds import Severity, Title
+
+
+class Sector(BaseModel):
+    """Where the wind came from at a site when an event began there."""
+
+    site: str
+    direction: float = Field(description="degrees, from where the wind blew, mean by speed")
+    start: float = Field(description="degrees, the sector's left edge seen from the site")
+    end: float = Field(description="degrees, its right edge")
+    width: float = Field(description="degrees")
+    speed: float = Field(description="m/s, of the mean wind")
+    calm: bool = Field(description="too little wind to say from where; the sector means nothing")
+    sensors: list[str] = Field(description="ids of the wind sensors")
+    time: str
+
+
+class Source(BaseModel):
+    """A declared source of pollution that lies upwind."""
+
+    id: str
+    kind: str
+    title: Title | None
+    lon: float
+    lat: float
+    distance_km: float = Field(description="to the nearest site of the alert that has it upwind")
+    sites: list[str] = Field(description="sites of the alert that have it upwind")
+
+
+class Upstream(BaseModel):
+    """A station upstream, nearest first, as it was when the alert last changed."""
+
+    sensor_id: str
+    site: str
+    title: Title | None
+    river: str
+    upstream_km: float
+    quantity: str
+    value: float | None
+    unit: str
+    time: str | None
+    event: Severity | None = Field(description="severity of its own open event of this quantity")
+
+
+class Acknowledgement(BaseModel):
+    """Somebody has taken notice."""
+
+    time: str
+    by: str
+    note: str
+    severity: Severity = Field(description="the alert's at that time; a graver one asks again")
+
+
+class Kept(BaseModel):
+    """An alert as it is kept.
+
+    Attributes:
+        id: Its identifier, without a space.
+        cause: Name of the cause.
+        family: How the cause spreads.
+        members: Its events, by their ids.
+        titles: Titles of rules, by the ids of the events that they raised.
+        since: When the first event began, ms UTC.
+        until: When the last one ended, ms UTC; None while one lasts.
+        severity: The gravest of the open events; of all once it has ended.
+        revisions: When it began and each time it changed in what one acts upon, ms UTC.
+        wind: By site.
+        sources: The likely ones first.
+        upstream: Stations upstream.
+        acknowledged: Who took notice.
+    """
+
+    id: str
+    cause: str
+    family: Family
+    members: dict[str, Event] = {}
+    titles: dict[str, Title] = {}
+    since: int
+    until: int | None = None
+    severity: Severity
+    revisions: list[int]
+    wind: dict[str, Sector] = {}
+    sources: list[Source] = []
+    upstream: list[Upstream] = []
+    acknowledged: Acknowledgement | None = None
+
+    @property
+    def sites(self) -> list[str]:
+        """Its sites, in the order in which they were reached."""
+        by_time = sorted(self.members.values(), key=lambda event: (event.since, event.last.id))
+        return list(dict.fromkeys(event.last.key.site for event in by_time))
+
+    @property
+    def newest(self) -> int:
+        """When the newest of its events began, ms UTC."""
+        return max(event.since for event in self.members.values())
+
+
+class AlertEvent(EventOut):
+    """An event of an alert."""
+
+    rule: Title | None = Field(description="title of the city's rule that raised it; null for a gateway's event")
+
+
+class AlertOut(BaseModel):
+    """Events with one cause: what, where, how grave, since when, from where, and who took notice."""
+
+    id: str
+    cause: str
+    title: Title
+    severity: Severity = Field(description="the gravest of what is open; of all once it has ended")
+    state: Literal["open", "acknowledged", "ended"]
+    since: str
+    until: str | None
+    time: str = Field(description="when it last changed in what one acts upon")
+    revision: int
+    sites: list[str] = Field(description="in the order in which they were reached")
+    events: list[AlertEvent] = Field(description="open ones first, the gravest on top")
+    wind: list[Sector]
+    sources: list[Source] = Field(description="declared sources upwind, the likely ones first")
+    upstream: list[Upstream]
+    acknowledged: Acknowledgement | None
+
+
+class AlertsOut(BaseModel):
+    """Alerts: open ones first, the gravest on top, then the newest."""
+
+    alerts: list[AlertOut]
+
+
+class Acknowledge(BaseModel):
+    """Taking notice of an alert."""
+
+    by: str = Field("", max_length=100, description="who takes notice; whoever has signed in by name need not say")
+    note: str = Field("", max_length=1000)

@@ -1,0 +1,49 @@
+"""Alerts: events put together by cause, where they may come from, and who took notice."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut
+from gateway.city.api.context import Asking, Reader
+from gateway.city.problems import ProblemError
+
+router = APIRouter(prefix="/api/v1/alerts", tags=["events"])
+
+
+@router.get("")
+async def alerts(
+    here: Reader,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    state: Annotated[Literal["open", "acknowledged", "ended"] | None, Query(description="only those")] = None,
+) -> AlertsOut:
+    """Alerts: open ones first, the gravest on top, then the newest."""
+    await here.desk.look()
+    chosen = [alert for alert in here.desk.alerts() if state in {None, alert.state}]
+    return AlertsOut(alerts=chosen[:limit])
+
+
+@router.get("/{alert_id}")
+async def alert(here: Reader, alert_id: str) -> AlertOut:
+    """One alert, by its id or by that of one of its events."""
+    await here.desk.look()
+    found = here.desk.get(alert_id)
+    if found is None:
+        raise _unknown(alert_id)
+    return here.desk.describe(found)
+
+
+@router.post("/{alert_id}/acknowledge")
+async def acknowledge(here: Reader, caller: Asking, alert_id: str, body: Acknowledge) -> AlertOut:
+    """Takes notice of an alert, for all of its events at once; it asks again only if it becomes graver."""
+    by = body.by.strip() if caller.person is None else caller.name
+    if not by:
+        raise ProblemError(422, "by: say who takes notice.")
+    done = await here.desk.acknowledge(alert_id, by, body.note.strip())
+    if done is None:
+        raise _unknown(alert_id)
+    return done
+
+
+def _unknown(alert_id: str) -> ProblemError:
+    return ProblemError(404, f"There is no alert '{alert_id}'; see /api/v1/alerts.")
