@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sensors.formats import BUILTIN
 from sensors.stream import Writer
 from tests.servers.conftest import FreePort, Mosquitto, Server
 from tests.servers.test_agent import query, wait_for
@@ -29,7 +30,7 @@ TOPICS: dict[str, Any] = {
     "zigbee2mqtt": "zigbee2mqtt/living/climate",
     "tasmota": "tele/station/SENSOR",
 }
-FORMATS = sorted(path.name for path in PAYLOADS.iterdir())
+FORMATS = sorted({*BUILTIN} - {"homeassistant"})  # all that tell readings
 
 
 def config(folder: Path, broker: int, health: int, output: str) -> Path:
@@ -48,6 +49,7 @@ def config(folder: Path, broker: int, health: int, output: str) -> Path:
             f'[[source]]\nname = "{name}"\nformat = "{name}"\ntopic = "{topic}"\nkind = "{kind}"\nsite = "s"'
             + ('\nsensor = "one"' if name in {"json", "cayenne"} else "")
         )
+    lines.append('[[discover]]\nname = "new"\ntopic = "new/{site}/{sensor}"')
     path = folder / "gateway.toml"
     path.write_text("\n".join([*lines, output]), "utf-8")
     return path
@@ -55,7 +57,7 @@ def config(folder: Path, broker: int, health: int, output: str) -> Path:
 
 def vectors() -> Iterator[tuple[str, bytes]]:
     """A payload of each file, at a topic of its format."""
-    for path in sorted(PAYLOADS.rglob("*.*")):
+    for path in sorted(path for name in FORMATS for path in (PAYLOADS / name).rglob("*.*")):
         name, data = path.parent.name, path.read_bytes()
         payload = bytes.fromhex(data.decode()) if path.suffix == ".hex" else data
         match TOPICS.get(name, f"{name}/topic"):
@@ -90,6 +92,7 @@ def record(path: Path) -> int:
                 40 if 100 <= minute < 104 else 0
             ):  # a flood, one message with the same arrival as another
                 add("city/s/air/flood", b'{"pm25":%d}' % repeat, at + 30 * 10**9 + repeat // 2 * 10**6)
+            add(f"new/s/n{minute % 7}", b'{"temperature":%d}' % minute, at + 35 * 10**9)
             topic, payload = foreign[minute % len(foreign)]
             add(topic, payload, at + 40 * 10**9, minute % 2)
         return writer.messages + writer.pending
@@ -126,7 +129,9 @@ class Replays:
                 [sys.executable, "-m", "gateway", "run", "-c", str(path)], stdout=log, stderr=log
             )
         try:
-            wait_for(lambda: listening(port) and health(port)["broker"]["connected"], "the connection")
+            wait_for(lambda: listening(port) or process.poll() is not None, "the health endpoint")
+            assert process.poll() is None, (folder / "log").read_text()
+            wait_for(lambda: health(port)["broker"]["connected"], "the connection")
             options = ("--speed", speed, "--recorded-time", "--broker", f"127.0.0.1:{broker.port}", "--json")
             played = json.loads(citygate("replay", self.recording, *options))
             assert played["acknowledged"] == self.messages
@@ -169,7 +174,15 @@ def test_two_replays_at_different_speeds_leave_the_same_points(replays: Replays,
     assert ledger["city"]["quarantined"]
     assert any("flooding" in letter for letter in dead(first))
     text = points(first)
-    assert {line.split(",")[0] for line in text} >= {"air", "weather", "soil", "quarantine", "event", "verdict"}
+    assert {line.split(",")[0] for line in text} >= {
+        "air",
+        "weather",
+        "soil",
+        "holding",
+        "quarantine",
+        "event",
+        "verdict",
+    }
     silent = [
         line for line in text if line.startswith("event") and 'quantity="silence"' in line and "sensor=a3," in line
     ]
