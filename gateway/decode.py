@@ -35,8 +35,10 @@ from gateway.edge.source import Source
 from gateway.edge.units import UnitError, conversion
 from sensors import discovery, formats, kinds
 from sensors.formats import Declared, Format, FormatError, PayloadError, Sample
+from sensors.formats.objects import printable
 from sensors.kinds import Kind
 
+_LONGEST = 1024  # signs of a name or a note
 _SHOWN = 1024  # bytes of a payload that people are shown
 _SCALES = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))  # a time below the bound: parts of a second
 
@@ -93,6 +95,7 @@ class Becomes:
         text: The payload, where it is text; else None.
         hex: The payload, where it is none; else None.
         error: Why nothing of it could be read; None when something could.
+        loose: In what it is not as its standard says, though it was read.
         readings: What was read.
         answers: What would be published: ``topic`` and ``text`` or ``hex``.
         stored: Line protocol, times in ms, by class: raw, quarantine, event.
@@ -105,6 +108,7 @@ class Becomes:
     text: str | None
     hex: str | None
     error: str | None = None
+    loose: list[str] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     answers: list[dict[str, str | None]] = field(default_factory=list)
     stored: dict[str, list[str]] = field(default_factory=dict)
@@ -207,6 +211,7 @@ class Way:
         except PayloadError as error:
             shown.error = str(error)
         else:
+            shown.loose = list(decoded.loose)
             shown.readings = [self._reading(sample, kind) for sample in decoded.samples]
             shown.answers = [{"topic": answer.topic, **text_or_hex(answer.payload)} for answer in decoded.answers]
         readings = self._decoder.decode(RawBatch([topic], [message.payload], [message.received]))
@@ -477,13 +482,7 @@ def _show(console: Console, shown: Becomes) -> None:
     _step(console, "bytes", f"{shown.bytes}, {'text' if shown.hex is None else 'binary'}, topic {shown.topic}")
     for line in _dump(shown):
         _indented(console, Text(line, "dim"))
-    if shown.error:
-        _step(console, "reading", "cannot be read")
-        _indented(console, Text(shown.error, "red"))
-    elif not shown.readings:
-        _step(console, "reading", "nothing that concerns a sensor")
-    for reading in shown.readings:
-        _show_reading(console, reading)
+    _show_read(console, shown)
     for answer in shown.answers:
         _step(console, "answer", f"to {answer['topic']}")
         _indented(console, Text(answer["text"] or answer["hex"] or "empty", "dim"))
@@ -495,6 +494,18 @@ def _show(console: Console, shown: Becomes) -> None:
         _step(console, "dead", "kept among the dead letters, because")
         for reason in shown.dead_letters:
             _indented(console, Text(reason, "red"))
+
+
+def _show_read(console: Console, shown: Becomes) -> None:
+    if shown.error:
+        _step(console, "reading", "cannot be read")
+        _indented(console, Text(shown.error, "red"))
+    elif not shown.readings:
+        _step(console, "reading", "nothing that concerns a sensor")
+    for remark in shown.loose:
+        _step(console, "loose", f"read, though not as the standard says: {remark}")
+    for reading in shown.readings:
+        _show_reading(console, reading)
 
 
 def _show_reading(console: Console, reading: Reading) -> None:
@@ -513,12 +524,12 @@ def _show_reading(console: Console, reading: Reading) -> None:
         quality = Text(value["quality"].replace("_", " "), colour)
         cells = [value["quantity"], _number(value["sent"]), value["unit"], _number(value["stored"])]
         cells += [value["stored_unit"]]
-        table.add_row(*map(Text, cells), quality)
+        table.add_row(*(Text(printable(cell, _LONGEST)) for cell in cells), quality)
     if reading["values"]:
         console.print(Padding(table, (0, 0, 0, 9)))
     for value in reading["values"]:
         if value["note"]:
-            _indented(console, Text(f"{value['quantity']}: {value['note']}", "yellow"))
+            _indented(console, Text(printable(f"{value['quantity']}: {value['note']}", _LONGEST), "yellow"))
     for problem in reading["problems"]:
         _indented(console, Text(f"cannot be read: {problem}", "red"))
 
@@ -554,7 +565,7 @@ def _console() -> Iterator[Console]:
 
 
 def _step(console: Console, name: str, text: str) -> None:
-    console.print(Text.assemble((f"{name:<9}", "bold"), text), soft_wrap=not console.is_terminal)
+    console.print(Text.assemble((f"{name:<9}", "bold"), printable(text, len(text))), soft_wrap=not console.is_terminal)
 
 
 def _indented(console: Console, text: Text) -> None:

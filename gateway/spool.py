@@ -33,9 +33,11 @@ from gateway.edge.redact import Redactor
 from gateway.edge.requeue import requeue as try_again
 from gateway.edge.spool import CLASSES, FATES, Dead, Ledger, Peek, Row, Spool, Waiting
 from gateway.publish import until_signal
+from sensors.formats.objects import printable
 
 _WIDE = 10_000  # columns, where no terminal has a width: a pipe gets whole texts
 _HEX_WIDTH = 16  # bytes a line
+_LONGEST = 65_536  # of a fact of a dead letter: no topic is longer
 _GAP = 2  # columns between those of a table
 _LONG = ("topic", "reason", "boot", "lacking at", "source")
 _TEXTS = (*_LONG, "time", "class")
@@ -251,7 +253,7 @@ def inspect(config: GatewayConfig, number: int, *, dead: bool, as_json: bool) ->
     console = _console()
     for name, value in facts.items():
         if value or value == 0:
-            console.print(f"[dim]{name:10}[/dim]  {escape(_text(name, value))}", soft_wrap=True)
+            console.print(f"[dim]{name:10}[/dim]  {escape(printable(_text(name, value), _LONGEST))}", soft_wrap=True)
     console.print()
     console.print(escape(_hex(content) if text is None else text), soft_wrap=True)
 
@@ -529,7 +531,7 @@ def _print_table(console: Console, items: Iterable[Mapping[str, Any]]) -> None:
             name, width=width, justify="left" if name in _TEXTS else "right", no_wrap=True, overflow="ellipsis"
         )
     for row in rows:
-        table.add_row(*map(escape, row.values()))
+        table.add_row(*(escape(printable(text, len(text))) for text in row.values()))
     console.print(table, width=sum(widths.values()) + _GAP * len(widths), crop=False, no_wrap=True)
 
 

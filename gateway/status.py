@@ -10,6 +10,9 @@ from rich.table import Table
 
 from gateway.config import GatewayConfig
 from gateway.edge.spool import FATES
+from sensors.formats.objects import printable
+
+_LONGEST = 240
 
 
 class StatusError(Exception):
@@ -68,19 +71,30 @@ def show(state: dict[str, Any]) -> None:
     console.print(table)
     for output in state["outputs"]:
         _show_output(console, output)
+    _show_loose(console, state["loose"])
     for found in state["discovered"]:
         _show_discovered(console, found)
+
+
+def _show_loose(console: Console, loose: dict[str, dict[str, int]]) -> None:
+    """Prints in what messages are not as their standard says, though they are read."""
+    for source, counts in loose.items():
+        said = ", ".join(f"{printable(remark, _LONGEST)} ({count:,})" for remark, count in counts.items())
+        text = f"[yellow]loose[/yellow] {source}: read, though not as the standard says: {escape(said)}"
+        console.print(text, soft_wrap=True)
 
 
 def _show_discovered(console: Console, found: dict[str, Any]) -> None:
     """Prints a device that nobody has declared, and how it could be."""
     says = ", ".join(
-        name if value is None else f"{name} {value:g}" for name, value in list(found["quantities"].items())[:8]
+        printable(name, _LONGEST) if value is None else f"{name} {value:g}"
+        for name, value in list(found["quantities"].items())[:8]
     )
+    device, topic = printable(found["device"], _LONGEST), printable(found["topic"], _LONGEST)
     count = found["messages"]
     heard = f"{count:,} message{'s' if count > 1 else ''}, held" if count else "announced"
-    console.print(f"\n[yellow]undeclared[/yellow] {escape(found['device'])}  {heard}", soft_wrap=True)
-    console.print(f"  topic {found['topic']}: {says}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"\n[yellow]undeclared[/yellow] {escape(device)}  {heard}", soft_wrap=True)
+    console.print(f"  topic {topic}: {says}", soft_wrap=True, markup=False, highlight=False)
     hint = f"  to accept it, put this into {found['where']} and start the gateway anew:"
     console.print(hint, soft_wrap=True, markup=False, highlight=False)
     for line in found["declare"].splitlines():

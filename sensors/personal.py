@@ -20,7 +20,7 @@ ALWAYS = frozenset({
 """Normal names of fields that are personal in every kind of sensor, unless the kind says what else to do with them."""
 REMOVED = object()
 """In place of a value that is to be taken out."""
-_NAMES, _VALUES = ("n", "name", "key", "field"), ("v", "vs", "vd", "vb", "value", "val", "text")
+_NAMES, _VALUES = ("n", "name", "key", "field", "value_type"), ("v", "vs", "vd", "vb", "value", "val", "text")
 _LOWER = bytes(range(256)).lower()
 _LEFT_OUT = b"0123456789 _-+.,:\t\r\n\0"
 _MOST_SHAPES, _LONGEST_SHAPE = 65_536, 1024  # bytes

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.__main__ import app
+from tests.sensors.formats import documents
 
 AIR = b'{"ts":1700000000,"pm25":12.5,"temperature":61,"no2":null,"noise":"loud"}'
 CONFIG = """
@@ -40,6 +41,20 @@ def shown(*arguments: str | Path, stdin: bytes) -> dict[str, Any]:
 def value(becomes: dict[str, Any], quantity: str) -> dict[str, Any]:
     values: list[dict[str, Any]] = becomes["readings"][0]["values"]
     return next(value for value in values if value["quantity"] == quantity)
+
+
+def test_no_name_reaches_the_terminal_as_a_command() -> None:
+    payload = json.dumps({"pm25": 1, "a\x1b[2Jb": 3, "c": "\x1b[31m"}).encode()
+    result = decode("--format", "json", "--topic", "city/a/air/x\x1b[31m", "-", stdin=payload)
+    assert "\\x1b[2J" in result.output
+    assert "\x1b" not in result.output
+
+
+def test_what_is_read_though_it_is_loose_is_said() -> None:
+    payload = documents.payload("hj212/several.txt")
+    assert shown("--format", "hj212", stdin=payload)["loose"] == ["no QN", "spaces between the parts"]
+    result = decode("--format", "hj212", "-", stdin=payload)
+    assert "loose    read, though not as the standard says: no QN\n" in result.output
 
 
 def test_a_payload_is_shown_from_its_bytes_to_what_is_stored() -> None:

@@ -335,6 +335,7 @@ class Agent:
             "channels_learning": self.filter.learning(),
             "times_future": self.decoder.future,
             "times_past": self.decoder.past,
+            "loose": self.decoder.loose_messages,
             "personal_taken": self.redactor.taken,
             "personal_uncounted": self.redactor.uncounted,
             "clock_known": int(self.clock.known),
@@ -364,6 +365,7 @@ class Agent:
             },
             "clock": {"known": self.clock.known, "trust": self.config.clock.trust},
             "health": dict(self.measure()),
+            "loose": {source: dict(counts) for source, counts in self.decoder.loose.items()},
             "discovered": self.decoder.discoveries.report(),
             "ledger": ledger.sources,
             "outputs": [

@@ -5,6 +5,7 @@ known already, by its topic and its bytes, is a duplicate if it has a time of it
 sent again. What is known is what :meth:`Decoder.remember` was told: a batch that is decoded in vain is not.
 """
 
+import logging
 import re
 import sys
 from collections import Counter
@@ -52,6 +53,7 @@ UNMATCHED = "unmatched"
 _REMEMBERED = 16384  # messages a generation; two generations outlast any window of unacknowledged messages
 _MOST_REFUSED = 1024  # topics; a flood of further ones is looked at anew
 _MOST_SCATTERED = 16384
+_MOST_REMARKS = 32  # of one source
 _MOST_LETTERS = 8  # of one message, each of which holds the whole of it
 _IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 _QUANTITY = re.compile(r"(?!time$)[^\W\d][\w.-]{0,63}(?<!_qc)(?<!_reason)")
@@ -61,6 +63,7 @@ _LATEST = 9_223_372_036_854  # 2262-04-11, ms; the last that InfluxDB can store
 _UNTIMED, _IMPOSSIBLE = -1, -2  # in place of a time
 _SCALE_BOUNDS = np.array([1e11, 1e14, 1e17])
 _SCALES = np.array([1e3, 1.0, 1e-3, 1e-6])  # below the first bound: s; then ms, µs, ns
+_log = logging.getLogger("citygate.decode")
 _LIMITS, _CLOCK = LimitsConfig(), ClockConfig()
 
 
@@ -155,6 +158,8 @@ class Decoder:
         future: Messages whose time was too far ahead.
         past: Messages whose time was before the earliest that is believed.
         refused_sensors: Messages of sensors that were one too many.
+        loose_messages: Messages that were not as their standard says, though they were read.
+        loose: Source → in what messages were not as their standard says, though they were read → how many.
 
     Raises:
         SourceError: If a source names an unknown kind, or a unit that cannot be converted, or an override what is not.
@@ -176,7 +181,8 @@ class Decoder:
             raise SourceError(str(error)) from error
         self.sources = [Source(config, kinds) for config in sources]
         self.discoveries = Discoveries(kinds)
-        self.future = self.past = self.refused_sensors = 0
+        self.future = self.past = self.refused_sensors = self.loose_messages = 0
+        self.loose: dict[str, Counter[str]] = {}
         self.kinds = kinds = {**kinds, HOLDING: UNDECLARED}
         self._overrides = overrides
         self._gateway = gateway
@@ -425,6 +431,8 @@ class Decoder:
             except PayloadError as error:
                 dead.append(self._letter(batch, place, source, str(error)))
                 continue
+            if decoded.loose:
+                self._note_loose(source, decoded.loose)
             before, bare = len(messages.places), len(messages.bare)
             problems = self._take(batch, place, topic, decoded, messages)
             if problems and len(messages.places) > before:
@@ -441,6 +449,16 @@ class Decoder:
         if messages.gone:
             last = dict(zip(messages.sensors, messages.places, strict=True))
             messages.gone = {its: place for its, place in messages.gone.items() if last.get(its, -1) <= place}
+
+    def _note_loose(self, source: str, remarks: Iterable[str]) -> None:
+        self.loose_messages += 1
+        counts = self.loose.setdefault(source, Counter())
+        for remark in remarks:
+            if remark not in counts:
+                if len(counts) >= _MOST_REMARKS:
+                    continue
+                _log.info("source %s: read all the same, though not as the standard says: %s", source, remark)
+            counts[remark] += 1
 
     def _take(self, batch: RawBatch, place: int, topic: Topic, decoded: Decoded, messages: _Messages) -> list[str]:
         """Takes the samples of a message; says what is left out of them."""

@@ -110,12 +110,14 @@ class Decoded(NamedTuple):
         answers: What the sender waits for.
         key: By which the same message is known again though its bytes differ; None when its bytes tell.
         announced: What the sender says that it will send.
+        loose: In what the message is not as its standard says, though it was read.
     """
 
     samples: list[Sample]
     answers: tuple[Answer, ...] = ()
     key: str | None = None
     announced: tuple[Announcement, ...] = ()
+    loose: tuple[str, ...] = ()
 
 
 class Options(BaseModel):

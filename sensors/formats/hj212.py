@@ -8,7 +8,7 @@ names its byte. A bad frame never costs its neighbours.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import ClassVar, Literal
 
@@ -64,6 +64,7 @@ _FLAGS = {
 """Data flags of the standard: normal, device fault, broken line, over range, stopped, maintained, calibrated, set."""
 _WORST = (Quality.BAD, Quality.OVER_RANGE, Quality.SUSPECT)
 _FLAG, _TIME, _PASSED = -1, -2, -3  # in place of a pool
+_REQUIRED = {"QN", "ST", "CN", "PW", "MN"}
 _MOST_KEYS = 4096
 _BLANK = b" \t\r\n\0"
 _ANSWER = "9014"
@@ -137,6 +138,7 @@ class Hj212(Format):
         samples: list[Sample] = []
         answers: list[Answer] = []
         problems: list[str] = []
+        loose: dict[str, None] = {}
         position, frames, end = 0, 0, len(payload)
         while position < end:
             start = payload.find(b"##", position)
@@ -145,7 +147,7 @@ class Hj212(Format):
             if start < 0:
                 break
             try:
-                position = self._frame(payload, start, samples, answers)
+                position = self._frame(payload, start, samples, answers, loose)
                 frames += 1
             except PayloadError as error:
                 problems.append(str(error))
@@ -156,9 +158,11 @@ class Hj212(Format):
             samples[0].problems += tuple(problems)
         elif problems or not frames:
             raise PayloadError(problems[0] if problems else f"byte {end}: expected '##', found the end")
-        return Decoded(samples, tuple(answers))
+        return Decoded(samples, tuple(answers), loose=tuple(loose))
 
-    def _frame(self, payload: bytes, start: int, samples: list[Sample], answers: list[Answer]) -> int:
+    def _frame(
+        self, payload: bytes, start: int, samples: list[Sample], answers: list[Answer], loose: dict[str, None]
+    ) -> int:
         """Reads the frame that starts here, and returns where the next one may."""
         first = start + 6
         digits = payload[start + 2 : first]
@@ -188,7 +192,10 @@ class Hj212(Format):
             place = first + len(head.encode()) if opened else last
             msg = f"byte {place}: expected CP=&&…&&, found {_shown(segment[-12:])}"
             raise PayloadError(msg)
-        self._read(_head(head, first), content[:-2], samples, answers)
+        said = _head(head, first)
+        self._read(said, content[:-2], samples, answers)
+        if not (said.keys() >= _REQUIRED and sent.isupper() and b" " not in segment):
+            loose |= dict.fromkeys(_loose(said, text, sent))
         return last + 4 if self._checks or _HEX.fullmatch(sent) else last
 
     def _read(self, head: Mapping[str, str], content: str, samples: list[Sample], answers: list[Answer]) -> None:
@@ -340,6 +347,15 @@ def _head(text: str, first: int) -> dict[str, str]:
         place = first + len(text[: text.index(wrong)].encode())
         msg = f"byte {place}: expected KEY=value before CP, found {printable(wrong)!r}"
         raise PayloadError(msg) from None
+
+
+def _loose(head: Mapping[str, str], text: str, sent: bytes) -> Iterator[str]:
+    """In what a frame that was read is not as the standard says."""
+    yield from (f"no {key}" for key in sorted(_REQUIRED - head.keys()))
+    if re.search(r"[;,=&] | [;,=&]", text):
+        yield "spaces between the parts"
+    if _HEX.fullmatch(sent) and sent != sent.upper():
+        yield "a CRC in lower case"
 
 
 def _misfit(payload: bytes, start: int, length: int) -> str:

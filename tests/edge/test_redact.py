@@ -70,6 +70,7 @@ def balanced(entry: Entry) -> bool:
         {"ts": "never", "plate": PLATE},
         {"plate": PLATE},
         {"ts": NOW, "speed": 40, "seen": [{"n": "plate", "vs": PLATE}]},
+        {"esp8266id": "1", "sensordatavalues": [{"value_type": "plate", "value": PLATE}]},
         f'{{"ts":{NOW},"plate":"{PLATE}","spe'.encode(),
         f'{{"ts":{NOW},"plate":"{PLATE}"}}'.encode("utf-16"),
         b"\xff\xfeplate " + PLATE.encode(),

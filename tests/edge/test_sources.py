@@ -97,6 +97,12 @@ def test_an_answer_is_given_once_the_message_is_kept_also_to_one_that_is_sent_ag
     assert way.send([("in/a", b"##nonsense")]).answers == []
 
 
+def test_what_is_loose_is_counted_by_source() -> None:
+    way = Way(stations())
+    assert points(way.send([("in/a", frame("A", "a34004-Rtd=1").replace(b"QN=", b"XN="))]))
+    assert (way.decoder.loose_messages, way.decoder.loose) == (1, {"s": {"no QN": 1}})
+
+
 def test_a_message_of_several_samples_is_one_duplicate() -> None:
     way = Way(stations())
     two = frame("M1", "a34004-Rtd=15,a34004-Flag=N") + b"\r\n" + frame("M2", "a34004-Rtd=16;a34002-Rtd=x")

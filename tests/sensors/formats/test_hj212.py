@@ -42,6 +42,9 @@ def _frame(content: str, head: str = "ST=22;CN=2011;PW=1;MN=A;Flag=4", encoding:
     return b"##%04d%b%04X\r\n" % (len(segment), segment, _crc(segment))
 
 
+_HEAD = "QN=20261123080000000;ST=22;CN=2011;PW=1;MN=A;Flag=4"
+
+
 def _vector(name: str) -> bytes:
     return documents.payload(f"hj212/{name}")
 
@@ -58,7 +61,7 @@ def test_the_crc_of_a_segment_of_any_length(length: int) -> None:
 
 
 def test_the_standards_own_frame_is_accepted_and_holds_no_readings() -> None:
-    assert _all(_vector("interval.txt")) == Decoded([])
+    assert _all(_vector("interval.txt")).samples == []
 
 
 def test_real_time_data_is_read() -> None:
@@ -154,6 +157,23 @@ def test_an_instantaneous_level_gives_way_to_the_equivalent_one() -> None:
     assert both.values == {"la": 61.0, "laeq": 58.0}
 
 
+@pytest.mark.parametrize(
+    ("frame", "loose"),
+    [
+        (_frame("a34004-Rtd=1", _HEAD), ()),
+        (_frame("a34004-Rtd=1,a34004-Info=two words", _HEAD), ()),
+        (_frame("a34004-Rtd=1"), ("no QN",)),
+        (_frame("a34004-Rtd=1; a34002-Rtd=2", _HEAD.replace("PW=1;", "")), ("no PW", "spaces between the parts")),
+        (_frame("a34004-Rtd=1", _HEAD)[:-6] + _frame("a34004-Rtd=1", _HEAD)[-6:].lower(), ("a CRC in lower case",)),
+        (_frame("a34004-Rtd=1") * 2, ("no QN",)),
+    ],
+)
+def test_what_is_not_as_the_standard_says_is_flagged(frame: bytes, loose: tuple[str, ...]) -> None:
+    decoded = _all(frame)
+    assert decoded.loose == loose
+    assert decoded.samples[0].values["pm25"] == 1
+
+
 def test_several_loose_frames_in_one_payload_are_read() -> None:
     first, second = _all(_vector("several.txt")).samples
     assert first == Sample(_EIGHT, {"ph": 7.41, "temperature": 12.6}, sensor="RIVER1")
@@ -195,12 +215,12 @@ def test_a_source_says_in_which_zone_stations_are() -> None:
 
 @pytest.mark.parametrize("command", ["9011", "9012", "9013", "9014", "1011", "1013", "3019", "2021"])
 def test_what_is_no_data_holds_no_readings(command: str) -> None:
-    assert _all(_frame("a34004-Rtd=1", f"CN={command};MN=A")) == Decoded([])
+    assert _all(_frame("a34004-Rtd=1", f"CN={command};MN=A")).samples == []
 
 
 def test_a_request_for_data_holds_no_readings() -> None:
     declared = Declared(options={"answer_topic": "x/{mn}"})
-    assert _all(_frame("", "QN=20261123080000000;CN=2011;MN=A;Flag=5"), declared) == Decoded([])
+    assert _all(_frame("", "QN=20261123080000000;CN=2011;MN=A;Flag=5"), declared).samples == []
 
 
 def test_a_frame_that_asks_for_it_is_answered() -> None:
