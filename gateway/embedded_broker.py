@@ -4,13 +4,12 @@ It keeps its messages in memory, for one site on one machine; a real site runs m
 version of MQTT, and what is published at one is delivered at both.
 """
 
+import os
 import socket
 import struct
 from pathlib import Path
 
 PACKAGE = "iotcore"
-KEPT = 2**24 * 8
-"""Bytes of messages that it keeps for a subscriber who is behind; it drops the oldest beyond."""
 _CONFIG = """\
 id = 0
 [router]
@@ -33,6 +32,7 @@ dynamic_filters = true
 """
 _CONNECT = struct.Struct("!H4sBBH")
 _CONNACK = 0x20
+_DISCONNECT = b"\xe0\0"
 
 
 def arguments(folder: Path, *, mqtt: int, mqtt5: int, payload: int = 2**18) -> list[str]:
@@ -63,10 +63,14 @@ def answers(port: int, *, v5: bool, within: float = 2.0) -> bool:
         v5: Whether to ask by MQTT 5 or 3.1.1.
         within: Seconds.
     """
-    body = _CONNECT.pack(4, b"MQTT", 5 if v5 else 4, 2, 60) + (b"\0" if v5 else b"") + struct.pack("!H5s", 5, b"probe")
+    name = os.urandom(8).hex().encode()  # a name that comes back while its last session ends can hang for ever
+    body = _CONNECT.pack(4, b"MQTT", 5 if v5 else 4, 2, 60) + (b"\0" if v5 else b"")
+    body += struct.pack("!H", len(name)) + name
     try:
         with socket.create_connection(("127.0.0.1", port), within) as link:
             link.sendall(bytes((0x10, len(body))) + body)
-            return link.recv(1)[:1] == bytes((_CONNACK,))
+            accepted = link.recv(1)[:1] == bytes((_CONNACK,))
+            link.sendall(_DISCONNECT)
     except OSError:
         return False
+    return accepted

@@ -242,10 +242,10 @@ def _changed(
 ) -> list[Message]:
     if rewrite is not None:
         messages = [message._replace(payload=rewrite(message, shift)) for message in messages]
-    return [_telling(message, shift) for message in messages] if tell_arrival else messages
+    return [telling(message, shift) for message in messages] if tell_arrival else messages
 
 
-def _telling(message: Message, shift: int) -> Message:
+def telling(message: Message, shift: int) -> Message:
     """The message with its time of arrival among its properties, in place of one that it has; at QoS 1.
 
     Of QoS 0, a broker drops what a subscriber does not take in time; and of several QoS, one overtakes another.
@@ -267,4 +267,4 @@ def without_arrival(properties: bytes) -> bytes:
     return properties
 
 
-__all__ = ["PATIENCE", "Part", "Played", "PublishError", "play", "span", "wanted", "without_arrival"]
+__all__ = ["PATIENCE", "Part", "Played", "PublishError", "play", "span", "telling", "wanted", "without_arrival"]

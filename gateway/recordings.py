@@ -18,7 +18,7 @@ from rich.table import Table
 
 from gateway import __version__
 from gateway.layouts import layout_of
-from gateway.streams import TOPIC, Heard
+from gateway.streams import TOPIC
 from sensors.lineprotocol import Precision, parse
 from sensors.recording import Recording
 from sensors.stream import Reader, Writer
@@ -34,6 +34,14 @@ _UNITS = {"ns": 1, "us": 1000, "ms": 10**6, "s": _NANO}
 
 class ImportFileError(Exception):
     """A file cannot be imported; the message names file and line."""
+
+
+class Heard(NamedTuple):
+    """A message to be written; its time is in ns since 1970."""
+
+    topic: str
+    payload: bytes
+    time: int
 
 
 class Imported(NamedTuple):

@@ -5,27 +5,13 @@ A CSV's rows become citygate's own JSON at topics of a template; the times of it
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gateway.layouts import layout_of
 from sensors.recording import Recording
-from sensors.stream import MAGIC, Reader
+from sensors.stream import MAGIC, Message, Reader
 
 TOPIC = "city/{site}/{kind}/{sensor}"
-
-
-class Heard(NamedTuple):
-    """A message of a recording.
-
-    Attributes:
-        topic: As it came; what was not UTF-8 is escaped (``surrogateescape``).
-        payload: As it came.
-        time: Of arrival, ms UTC.
-    """
-
-    topic: str
-    payload: bytes
-    time: int
 
 
 class Stream:
@@ -69,15 +55,15 @@ class Stream:
             self.messages = summary.messages
             self.first, self.last = (None if end is None else end // 10**6 for end in (summary.first, summary.last))
 
-    def __iter__(self) -> Iterator[Heard]:
+    def __iter__(self) -> Iterator[Message]:
         if self.table:
             for reading in self._recording:
                 topic = self._topic.format(site=reading.site, kind=reading.kind, sensor=reading.sensor)
-                yield Heard(topic, reading.payload(reading.time), reading.time)
+                moment = reading.time * 10**6
+                yield Message(topic, reading.payload(reading.time), 1, monotonic=moment, wall=moment)
             return
         with Reader(self.path) as reader:
-            for message in reader:
-                yield Heard(message.topic, message.payload, message.wall // 10**6)
+            yield from reader
             self.damage = [str(damage) for damage in reader.damage]
 
 

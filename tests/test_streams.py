@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.streams import Heard, Stream
-from sensors.stream import StreamError, Writer
+from gateway.streams import Stream
+from sensors.stream import Message, StreamError, Writer
 
 START = 1_790_000_000_000
 
@@ -20,7 +20,11 @@ def test_a_recording_is_told_from_a_csv_by_its_bytes(tmp_path: Path) -> None:
     stream = Stream(write(tmp_path / "named.csv"))
     assert not stream.table
     assert (stream.messages, stream.first, stream.last) == (5, START, START + 4)
-    assert list(stream) == list(stream) == [Heard("a/\udcff", b"%d" % i, START + i) for i in range(5)]
+    assert (
+        list(stream)
+        == list(stream)
+        == [Message("a/\udcff", b"%d" % i, monotonic=i, wall=(START + i) * 10**6) for i in range(5)]
+    )
 
 
 def test_rows_of_a_csv_are_messages_at_topics_of_a_template(tmp_path: Path) -> None:
@@ -29,7 +33,9 @@ def test_rows_of_a_csv_are_messages_at_topics_of_a_template(tmp_path: Path) -> N
     stream = Stream(path, "own/{sensor}/{kind}", {"time": "t", "timezone": "+08:00"})
     assert stream.table
     assert [message.topic for message in stream] == ["own/river/water"] * 2
-    assert next(iter(stream)) == Heard("own/river/water", b'{"ts":1772294400000,"level":1.5}', 1_772_294_400_000)
+    first = next(iter(stream))
+    assert first.payload == b'{"ts":1772294400000,"level":1.5}'
+    assert first.wall == 1_772_294_400_000 * 10**6
 
 
 def test_what_is_damaged_is_told_once_all_was_read(tmp_path: Path) -> None:

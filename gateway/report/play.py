@@ -183,7 +183,8 @@ class Play:
 
     def _batches(self) -> Iterator[RawBatch]:
         most, window, batch = self.config.mqtt.batch_size, 1000 * self.config.mqtt.batch_time, RawBatch()
-        for topic, payload, time in self.stream:
+        for topic, payload, *_, wall, _, _ in self.stream:
+            time = wall // 10**6
             if len(batch.topics) == most:
                 yield batch
                 batch = RawBatch()

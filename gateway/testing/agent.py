@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.config import GatewayConfig
 
 _PATIENCE = 30.0  # seconds in which something has to move
-_AHEAD = 20_000  # messages
+_AHEAD = 5000  # messages; an embedded broker drops what is beyond 128 MiB
 _ELSEWHERE = ("username", "password", "password_file", "token_file", "tls", "tls_ca", "tls_cert", "tls_key")
 """Keys of broker and outputs that are of no use here."""
 
@@ -31,6 +31,7 @@ class Gateway:
         broker: Where it subscribes.
         store: Where it writes.
         folder: Where its spool and its log go.
+        recorded: Whether its time is that of a recording, see ``mqtt.recorded_time``.
 
     Attributes:
         config: What it runs with.
@@ -39,11 +40,11 @@ class Gateway:
         TestingError: The configuration cannot be used, or the gateway does not come up.
     """
 
-    def __init__(self, config: Path, broker: Broker, store: Store, folder: Path) -> None:
+    def __init__(self, config: Path, broker: Broker, store: Store, folder: Path, *, recorded: bool = False) -> None:
         self.broker, self.store = broker, store
         (self._port,) = free_ports(1)
         own = folder / "gateway.toml"
-        self.config = _adapted(config, own, broker, store, self._port)
+        self.config = _adapted(config, own, broker, store, self._port, recorded=recorded)
         self._before = dict(broker.topics)
         self.process = Process("gateway", ["-m", "gateway", "run", "-c", str(own)], folder)
         try:
@@ -129,7 +130,9 @@ def _is_table(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _adapted(config: Path, own: Path, broker: Broker, store: Store, port: int) -> "GatewayConfig":
+def _adapted(  # noqa: PLR0913 - all that a test has of its own
+    config: Path, own: Path, broker: Broker, store: Store, port: int, *, recorded: bool
+) -> "GatewayConfig":
     """Writes the site's configuration anew, with what the test has of its own; returns what it says."""
     import tomli_w  # noqa: PLC0415 - pydantic and the rest, only when a gateway is wanted
 
@@ -142,6 +145,8 @@ def _adapted(config: Path, own: Path, broker: Broker, store: Store, port: int) -
         mqtt, outputs = data["mqtt"], data.get("output")
         for key in _ELSEWHERE:
             mqtt.pop(key, None)
+        if recorded:
+            mqtt |= {"protocol": "5", "recorded_time": True}
         mqtt |= {"host": "127.0.0.1", "port": broker.port if mqtt.get("protocol") == "3.1.1" else broker.port5}
         data["gateway"] |= {
             "data_dir": str(own.parent / "data"),

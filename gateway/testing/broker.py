@@ -5,19 +5,25 @@ import importlib.util
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway import embedded_broker
 from gateway.testing.process import Process, TestingError, free_ports
 
+if TYPE_CHECKING:
+    from sensors.stream import Message
+
 _TRIES = 3  # a port that was free may be taken a moment later
+_READY_WITHIN = 20.0
 _PATIENCE = 10.0
 _PAYLOAD = 2**24
 _OFTEN = 512  # messages between two looks at how far the gateway is
 
-Message = tuple[str, bytes, int]
+_Result = TypeVar("_Result")
 
 
 class Broker:
@@ -29,7 +35,7 @@ class Broker:
     Attributes:
         port: For MQTT 3.1.1.
         port5: For MQTT 5.
-        topics: Topic → messages published by :meth:`publish` and acknowledged.
+        topics: Topic → messages that were published here.
 
     Raises:
         TestingError: It does not start.
@@ -45,16 +51,17 @@ class Broker:
             arguments = embedded_broker.arguments(folder, mqtt=self.port, mqtt5=self.port5, payload=_PAYLOAD)
             self.process = Process("broker", arguments, folder)
             try:
-                self.process.wait_for(
-                    lambda: embedded_broker.answers(self.port, v5=False), "does not answer by MQTT 3.1.1"
-                )
-                self.process.wait_for(lambda: embedded_broker.answers(self.port5, v5=True), "does not answer by MQTT 5")
+                self.process.wait_for(self.answers, "does not answer", _READY_WITHIN)
             except TestingError:
                 self.process.stop()
                 if not left:
                     raise
             else:
                 return
+
+    def answers(self) -> bool:
+        """Whether it accepts clients of both versions; now and then it drops one that comes as another one goes."""
+        return embedded_broker.answers(self.port, v5=False) and embedded_broker.answers(self.port5, v5=True)
 
     def publish(self, topic: str, payload: bytes | str | Mapping[str, object]) -> None:
         """Publishes a message at QoS 1; returns when the broker has it.
@@ -70,53 +77,73 @@ class Broker:
                 data = payload.encode()
             case _:
                 data = json.dumps(payload).encode()
-        self.publish_all([(topic, data, 0)])
+        self._run(self._publish(topic, data))
 
-    def publish_all(
-        self, messages: Iterable[Message], *, speed: float | None = None, behind: Callable[[], bool] = lambda: False
+    def play(
+        self, messages: "Iterable[Message]", *, speed: float | None = None, behind: Callable[[], bool] = lambda: False
     ) -> int:
-        """Publishes messages at QoS 1, in order; returns when the broker has them all.
+        """Publishes recorded messages, each with its recorded time of arrival; returns when the broker has them all.
 
         Args:
-            messages: Topic, payload and time in ms of each.
-            speed: How many times faster than their times say; as fast as possible when None.
+            messages: In the order of arrival.
+            speed: How many times faster than that was; as fast as possible when None.
             behind: Says whether the receiver is so far behind that it is waited for.
 
         Returns:
-            How many there were.
+            How many were published.
 
         Raises:
             TestingError: The broker does not take them.
         """
-        with ThreadPoolExecutor(1) as thread:  # the test may have an event loop of its own
-            return thread.submit(asyncio.run, self._publish(messages, speed, behind)).result()
+        return self._run(self._play(messages, speed, behind))
 
-    async def _publish(self, messages: Iterable[Message], speed: float | None, behind: Callable[[], bool]) -> int:
-        from gateway.publish import Broker as Address  # noqa: PLC0415 - brings asyncio's TLS; only when it is used
-        from gateway.publish import Publisher, PublishError  # noqa: PLC0415
+    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        from gateway.publish import PublishError  # noqa: PLC0415 - brings asyncio's TLS; only when it is used
 
-        began, first, number = time.monotonic(), None, 0
         try:
-            async with Publisher(Address("127.0.0.1", self.port), patience=_PATIENCE) as publisher:
-                for number, (topic, payload, moment) in enumerate(messages, 1):
-                    if speed is not None:
-                        first = moment if first is None else first
-                        ahead = (moment - first) / 1000 / speed - (time.monotonic() - began)
-                        await asyncio.sleep(max(0.0, ahead))
-                    if number % _OFTEN == 0:
-                        while await asyncio.to_thread(behind):
-                            self.process.check()
-                            await asyncio.sleep(0.02)
-                    await publisher.publish(topic, payload)
-                    self.topics[topic] = self.topics.get(topic, 0) + 1
-                await publisher.drain()
+            with ThreadPoolExecutor(1) as thread:  # the test may have an event loop of its own
+                return thread.submit(asyncio.run, work).result()
         except PublishError as error:
             msg = f"the broker does not take the messages: {error}\n{self.process.tail()}"
             raise TestingError(msg) from error
-        except UnicodeEncodeError as error:
-            msg = f"topic {error.object!r} is not UTF-8 and cannot be published"
-            raise TestingError(msg) from error
-        return number
+
+    async def _publish(self, topic: str, payload: bytes) -> None:
+        from gateway.publish import Broker as Address  # noqa: PLC0415 - as above
+        from gateway.publish import Publisher  # noqa: PLC0415
+
+        async with Publisher(Address("127.0.0.1", self.port), patience=_PATIENCE) as publisher:
+            await publisher.publish(topic, payload)
+            await publisher.drain()
+        self.topics[topic] = self.topics.get(topic, 0) + 1
+
+    async def _play(self, messages: "Iterable[Message]", speed: float | None, behind: Callable[[], bool]) -> int:
+        from gateway.play import telling  # noqa: PLC0415 - as above
+        from gateway.publish import Broker as Address  # noqa: PLC0415
+        from gateway.publish5 import Publisher5  # noqa: PLC0415
+
+        began, first, published = time.monotonic(), None, 0
+        async with Publisher5(Address("127.0.0.1", self.port5), patience=_PATIENCE) as publisher:
+            for number, message in enumerate(messages):
+                if speed is not None:
+                    first = message.wall if first is None else first
+                    ahead = (message.wall - first) / 1e9 / speed - (time.monotonic() - began)
+                    await asyncio.sleep(max(0.0, ahead))
+                if number % _OFTEN == 0:
+                    while await asyncio.to_thread(behind):
+                        self.process.check()
+                        await asyncio.sleep(0.02)
+                left_out = publisher.left_out.total()
+                await publisher.publish_all([telling(message, 0)])
+                if publisher.left_out.total() == left_out:
+                    self.topics[message.topic] = self.topics.get(message.topic, 0) + 1
+                    published += 1
+            await publisher.drain()
+            for reason, count in publisher.left_out.items():
+                warnings.warn(f"{count:,} messages were not published: {reason}", stacklevel=1)
+            for reason, count in publisher.refused.items():
+                msg = f"the broker refused {count:,} messages: {reason}\n{self.process.tail()}"
+                raise TestingError(msg)
+        return published
 
     def deliveries(self, subscriptions: Iterable[str], before: Mapping[str, int]) -> int:
         """How many deliveries what was published makes to a client; a message makes one for each filter that fits.

@@ -111,7 +111,7 @@ def replay(path: Path, gateway: Gateway, *, speed: float | str = "max", options:
     """
     rate = pace(speed)
     stream = read(path, options)
-    published = gateway.broker.publish_all(stream, speed=rate, behind=gateway.behind)
+    published = gateway.broker.play(stream, speed=rate, behind=gateway.behind)
     for damage in stream.damage:
         warnings.warn(f"{path}: {damage}", stacklevel=2)
     return Replay(path, gateway, published, gateway.settle())

@@ -90,7 +90,8 @@ def gateway(
     from gateway.testing.agent import Gateway  # noqa: PLC0415
 
     with _told():
-        started = Gateway(gateway_config, broker, store, _folder(request))
+        recorded = request.node.get_closest_marker("recording") is not None
+        started = Gateway(gateway_config, broker, store, _folder(request), recorded=recorded)
     request.node.stash[_GATEWAY] = started
     yield started
     started.stop()

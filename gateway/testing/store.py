@@ -133,7 +133,8 @@ class Store:
             names = point.measurement, point.tags.get("site", ""), point.tags.get("sensor", "")
             fields = point.fields
             for quantity in dict.fromkeys(name.removesuffix("_qc").removesuffix("_reason") for name in fields):
-                value, reason = fields.get(quantity), reason_text(int(fields.get(f"{quantity}_reason", 0)))
+                bits = int(fields.get(f"{quantity}_reason", 0))
+                value, reason = fields.get(quantity), reason_text(bits) if bits else ""
                 if (failed := apart.pop((*names, quantity, point.time), None)) is not None and value is None:
                     value, reason = failed.fields.get("value"), str(failed.fields.get("reason", ""))
                 flag = FLAGS.get(int(_number(fields, f"{quantity}_qc")), "") if f"{quantity}_qc" in fields else ""
