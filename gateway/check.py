@@ -7,7 +7,7 @@ from typing import Any
 
 import tomli_w
 
-from gateway.config import CityConfig, ConfigError, GatewayConfig, load, masked
+from gateway.config import CityConfig, ConfigError, GatewayConfig, RulesFile, load, masked
 from gateway.edge.decode import Decoder
 from gateway.edge.overrides import effective
 from gateway.edge.readings import Channels
@@ -36,7 +36,10 @@ def check(path: Path, *, as_json: bool) -> str:
         if config.override:
             tree["effective"] = list(effective(config.override, kinds.known(config.gateway.kinds_dir)))
     else:
-        tree = masked(load(path, CityConfig))
+        city = load(path, CityConfig)
+        tree = masked(city)
+        if city.alerts.rules is not None:
+            load(city.alerts.rules, RulesFile, {})
     tree = _without_none(tree)
     return json.dumps(tree, indent=2, ensure_ascii=False) if as_json else tomli_w.dumps(tree).rstrip()
 

@@ -51,6 +51,7 @@ from gateway.city.store.base import (
     GatewayHealth,
     LatestSensor,
     Reading,
+    SensorKey,
     Store,
     mean_direction,
     worst,
@@ -163,8 +164,7 @@ class View:
         """A sensor for the API, as it is at ``now`` in milliseconds."""
         key = latest.key
         place = self._registry.sensors.get(key)
-        kind = self._kinds.get(key.kind)
-        interval = (place.interval if place else None) or (kind.interval if kind else _OTHER_INTERVAL_S)
+        interval = self.interval(key)
         newest = max(reading.time for reading in latest.readings.values())
         age = max(0.0, (now - newest) / 1000)
         readings = [
@@ -195,6 +195,11 @@ class View:
             readings=readings,
             declare=self._declaration(latest) if key.kind == HOLDING else None,
         )
+
+    def interval(self, key: SensorKey) -> float:
+        """Seconds between a sensor's readings, as declared."""
+        place, kind = self._registry.sensors.get(key), self._kinds.get(key.kind)
+        return (place.interval if place else None) or (kind.interval if kind else _OTHER_INTERVAL_S)
 
     def _declaration(self, latest: LatestSensor) -> str:
         return discovery.device(

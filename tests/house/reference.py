@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from gateway.__main__ import app
-from gateway.config import CityConfig, GatewayConfig, fields
+from gateway.config import CityConfig, GatewayConfig, RulesFile, fields
 from sensors import kinds
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -73,6 +73,7 @@ def kind_table() -> str:
 SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
     "gateway": ("configuration.md", lambda: settings(GatewayConfig)),
     "city": ("configuration.md", lambda: settings(CityConfig)),
+    "rules": ("alerts.md", lambda: settings(RulesFile)),
     "commands": ("operations.md", commands),
     "kinds": ("data-model.md", kind_table),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from gateway.config import CityConfig, GatewayConfig, fields
+from gateway.config import CityConfig, GatewayConfig, RulesFile, fields
 from sensors.formats import BUILTIN
 from tests.house.reference import DOCS, SECTIONS, commands, replaced
 
@@ -21,7 +21,7 @@ def test_a_reference_section_is_as_the_code(name: str) -> None:
     assert text == replaced(text, name, write()), f"docs/{document}: run `.venv/bin/python -m tests.house.reference`"
 
 
-@pytest.mark.parametrize("model", [GatewayConfig, CityConfig])
+@pytest.mark.parametrize("model", [GatewayConfig, CityConfig, RulesFile])
 def test_every_setting_explains_itself(model: type[BaseModel]) -> None:
     assert not [path for path, field in fields(model) if not field.description]
 

@@ -16,8 +16,10 @@ from typing import Literal
 from gateway.city import view as city
 from gateway.city.alerts import grouping, origin
 from gateway.city.alerts.book import Book
+from gateway.city.alerts.evaluate import PREFIX, Evaluation
 from gateway.city.alerts.families import Cause, cause
-from gateway.city.alerts.models import Acknowledgement, AlertEvent, AlertOut, Kept
+from gateway.city.alerts.models import Acknowledgement, AlertEvent, AlertOut, Kept, RuleOut, RulesOut
+from gateway.city.alerts.rules import Rules
 from gateway.city.models import iso
 from gateway.city.registry import WatchedGeoJson
 from gateway.city.store.base import Event, StoreError
@@ -46,6 +48,9 @@ class Desk:
 
     Attributes:
         version: Grows with every change of an alert.
+
+    Raises:
+        ConfigError: If the file of rules has a mistake.
     """
 
     def __init__(self, view: View, config: AlertsSection, path: Path, sources: Path | None) -> None:
@@ -54,6 +59,8 @@ class Desk:
         self._config = config
         self._book = Book(path)
         self._origins = origin.Origins(view.store, config)
+        self._rules = Rules(config.rules)
+        self._evaluation = Evaluation(self._rules, view)
         self._source_file = WatchedGeoJson(sources)
         self._sources: list[origin.DeclaredSource] = []
         self._alerts: dict[str, Kept] = {}
@@ -76,6 +83,7 @@ class Desk:
             self._alerts[alert.id] = alert
             self._of.update(dict.fromkeys(alert.members, alert.id))
             self._changed[alert.id] = 0
+            self._evaluation.restore(alert.members.values())
         self._running = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -115,8 +123,14 @@ class Desk:
                 now = city.now_ms()
                 if self._source_file.refresh() and self._source_file.content is not None:
                     self._sources = origin.read_sources(self._source_file.content)
+                self._rules.refresh()
                 for event in await self._news(snapshot, now):
                     self._take(event, now)
+                grades = self._view.grades_soon(snapshot, now)
+                for event in self._evaluation.look(snapshot.sensors, grades.out if grades else None, now):
+                    rule = self._rules.rules.get(event.last.id.split(":", 2)[1])
+                    self._take(event, now, rule.config.title if rule else None)
+                self._excuse(now)
                 for alert in self._alerts.values():
                     if alert.until is None or alert.id in self._unwritten:
                         await self._locate(alert, snapshot, now)
@@ -147,6 +161,22 @@ class Desk:
         """The alerts that changed since a version: open ones first, the gravest on top, then the newest."""
         chosen = (alert for name, alert in self._alerts.items() if self._changed[name] > since_version)
         return [self.describe(alert) for alert in sorted(chosen, key=_urgency)]
+
+    def rules(self) -> RulesOut:
+        """The rules that are in force."""
+        return RulesOut(
+            problem=self._rules.problem,
+            rules=[
+                RuleOut(
+                    name=name,
+                    title=rule.config.title,
+                    severity=rule.config.severity,
+                    watched=self._evaluation.watched.get(name, 0),
+                    running=self._evaluation.running(name),
+                )
+                for name, rule in self._rules.rules.items()
+            ],
+        )
 
     def describe(self, alert: Kept) -> AlertOut:
         """An alert for the API."""
@@ -180,7 +210,7 @@ class Desk:
             for alert in self._alerts.values()
             if alert.until is None
             for event in alert.members.values()
-            if event.until is None and event.last.id not in found
+            if event.until is None and event.last.id not in found and not event.last.id.startswith(PREFIX)
         ]
         for event in itertools.islice(lost, _ASKED_AT_ONCE):  # a flood has pushed them out of the newest
             same = [e for e in await self._view.store.events(50, key=event.last.key) if e.last.id == event.last.id]
@@ -193,7 +223,8 @@ class Desk:
     def _is_news(self, event: Event, now: int) -> bool:
         name = self._of.get(event.last.id)
         if name is None:
-            return event.until is None or event.until > now - _OLD_MS
+            recent = event.until is None or event.until > now - _OLD_MS
+            return recent and not self._rules.excused(event.last.key, now)
         alert = self._alerts.get(name)
         return alert is not None and event.last.id in alert.members and alert.members[event.last.id] != event
 
@@ -211,8 +242,15 @@ class Desk:
         alert.members[event.last.id] = event
         if title is not None:
             alert.titles[event.last.id] = title
-        grouping.settle(alert, now)
+        grouping.settle(alert, now, lambda its: self._rules.excused(its.last.key, now))
         self._touch(alert)
+
+    def _excuse(self, now: int) -> None:
+        """Events of sensors in maintenance count as over while it lasts, and again when it has passed."""
+        for alert in self._alerts.values():
+            running = any(event.until is None for event in alert.members.values())
+            if running and grouping.settle(alert, now, lambda its: self._rules.excused(its.last.key, now)):
+                self._touch(alert)
 
     def _cause(self, event: Event, title: Title | None) -> Cause:
         kind, quantity = event.last.key.kind, event.last.quantity

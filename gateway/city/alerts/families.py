@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from sensors.durations import Duration
 from sensors.kinds import Title
@@ -39,6 +39,10 @@ class Family(BaseModel):
     window: Duration = Field(3600.0, gt=0)
     upwind: bool = False
     category: Category = "Other"
+
+    @field_serializer("window")
+    def _as_written(self, window: float) -> str:
+        return f"{window:.12g}s"
 
     def has(self, kind: str, quantity: str) -> bool:
         """Whether an event of this kind and quantity belongs to it."""

@@ -137,6 +137,23 @@ class AlertsOut(BaseModel):
     alerts: list[AlertOut]
 
 
+class RuleOut(BaseModel):
+    """A rule of the city view."""
+
+    name: str
+    title: Title
+    severity: Severity
+    watched: int = Field(description="sensors or places that it looks at; 0 where it fits none")
+    running: int = Field(description="events of it that have not ended")
+
+
+class RulesOut(BaseModel):
+    """The rules that are in force."""
+
+    problem: str = Field(description="why the file is not in force as it is now; empty if it is")
+    rules: list[RuleOut]
+
+
 class Acknowledge(BaseModel):
     """Taking notice of an alert."""
 

@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut
+from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut, RulesOut
 from gateway.city.api.context import Asking, Reader
 from gateway.city.problems import ProblemError
 
-router = APIRouter(prefix="/api/v1/alerts", tags=["events"])
+router = APIRouter(prefix="/api/v1", tags=["events"])
 
 
-@router.get("")
+@router.get("/alerts")
 async def alerts(
     here: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -23,7 +23,7 @@ async def alerts(
     return AlertsOut(alerts=chosen[:limit])
 
 
-@router.get("/{alert_id}")
+@router.get("/alerts/{alert_id}")
 async def alert(here: Reader, alert_id: str) -> AlertOut:
     """One alert, by its id or by that of one of its events."""
     await here.desk.look()
@@ -33,7 +33,7 @@ async def alert(here: Reader, alert_id: str) -> AlertOut:
     return here.desk.describe(found)
 
 
-@router.post("/{alert_id}/acknowledge")
+@router.post("/alerts/{alert_id}/acknowledge")
 async def acknowledge(here: Reader, caller: Asking, alert_id: str, body: Acknowledge) -> AlertOut:
     """Takes notice of an alert, for all of its events at once; it asks again only if it becomes graver."""
     by = body.by.strip() if caller.person is None else caller.name
@@ -43,6 +43,13 @@ async def acknowledge(here: Reader, caller: Asking, alert_id: str, body: Acknowl
     if done is None:
         raise _unknown(alert_id)
     return done
+
+
+@router.get("/rules")
+async def rules(here: Reader) -> RulesOut:
+    """The city view's own rules: how many sensors each looks at, and how many of its events run."""
+    await here.desk.look()
+    return here.desk.rules()
 
 
 def _unknown(alert_id: str) -> ProblemError:
