@@ -22,26 +22,34 @@ def check(path: Path, *, as_json: bool) -> str:
         as_json: JSON instead of TOML.
 
     Returns:
-        The effective configuration, secrets masked; and, where there are overrides, the limits in effect by them.
+        The effective configuration, secrets masked; and, where there are overrides, the limits in effect by them: under
+        ``effective`` in JSON, as comments in TOML, which so can be loaded again.
 
     Raises:
         ConfigError: With file, key path, value and the nearest valid key.
         SourceError: If a source names an unknown kind or unit, an override an unknown kind or quantity.
         KindError: If a file of kinds cannot be used.
     """
+    limits: dict[str, Any] = {}
     if not _is_city(path):
         config = load(path, GatewayConfig)
         Decoder.of(config, Channels())
         tree = masked(config)
         if config.override:
-            tree["effective"] = list(effective(config.override, kinds.known(config.gateway.kinds_dir)))
+            limits = {"effective": list(effective(config.override, kinds.known(config.gateway.kinds_dir)))}
     else:
         city = load(path, CityConfig)
         tree = masked(city)
         if city.alerts.rules is not None:
             load(city.alerts.rules, RulesFile, {})
-    tree = _without_none(tree)
-    return json.dumps(tree, indent=2, ensure_ascii=False) if as_json else tomli_w.dumps(tree).rstrip()
+    tree, limits = _without_none(tree), _without_none(limits)
+    if as_json:
+        return json.dumps(tree | limits, indent=2, ensure_ascii=False)
+    text = tomli_w.dumps(tree).rstrip()
+    if limits:
+        lines = tomli_w.dumps(limits).rstrip().splitlines()
+        text += "\n\n# The limits that the overrides result in:\n" + "\n".join(f"# {line}".rstrip() for line in lines)
+    return text
 
 
 def _is_city(path: Path) -> bool:

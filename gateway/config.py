@@ -168,6 +168,10 @@ class MqttConfig(_Secrets):
         return self
 
 
+_PLACES = ("{site}", "{kind}", "{sensor}")
+"""What a level of a topic template can stand for."""
+
+
 class _Payloads(_Section):
     """A family of topics and what their payloads mean."""
 
@@ -200,6 +204,25 @@ class _Payloads(_Section):
         """What the format is told."""
         takes_time = formats.find(self.format).takes_time
         return Declared(self.time if takes_time else None, self.rename, self.options)
+
+    @field_validator("topic")
+    @classmethod
+    def _topic_can_be_asked_for(cls, topic: str) -> str:
+        levels = topic.split("/")
+        for place, level in enumerate(levels):
+            if level == "#" and place + 1 < len(levels):
+                msg = "'#' stands for all further levels, so it must be the last one"
+            elif level not in {*_PLACES, "+", "#"} and re.search(r"[{}+#]", level):
+                msg = f"'{level}' must be a whole level: {', '.join(_PLACES)}, '+' or a last '#'"
+            elif level in _PLACES and levels.count(level) > 1:
+                msg = f"it has {level} twice"
+            else:
+                continue
+            raise ValueError(msg)
+        if not topic:
+            msg = "it is empty"
+            raise ValueError(msg)
+        return topic
 
     @model_validator(mode="after")
     def _format_can_be_used(self) -> Self:
@@ -727,7 +750,9 @@ def masked(config: BaseModel) -> dict[str, Any]:
 
 
 def _is_duration(field: FieldInfo) -> bool:
-    return any(isinstance(item, BeforeValidator) and item.func is seconds for item in field.metadata)
+    parts = (getattr(part, "__metadata__", ()) for part in typing.get_args(field.annotation))  # of one that may be None
+    said = itertools.chain(field.metadata, *parts)
+    return any(isinstance(item, BeforeValidator) and item.func is seconds for item in said)
 
 
 def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, bool]:

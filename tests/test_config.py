@@ -1,5 +1,6 @@
 """A configuration either works or says what to change."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,26 @@ def test_check_prints_a_configuration_that_loads_again(tmp_path: Path) -> None:
     printed = check(write(tmp_path, MINIMAL), as_json=False)
     again = load(write(tmp_path, printed), GatewayConfig, {})
     assert again == load(write(tmp_path, MINIMAL), GatewayConfig, {})
+
+
+@pytest.mark.parametrize(
+    ("topic", "why"),
+    [
+        ("x/#/y", "'#' stands for all further levels, so it must be the last one"),
+        ("x/{sit}", "'{sit}' must be a whole level"),
+        ("x/a{site}", "'a{site}' must be a whole level"),
+        ("x/y+", "'y+' must be a whole level"),
+        ("{site}/{kind}/{sensor}/{site}", "it has {site} twice"),
+        ("", "it is empty"),
+    ],
+)
+@pytest.mark.parametrize("section", ["source", "discover"])
+def test_a_topic_that_no_broker_and_no_message_fits_is_refused(
+    tmp_path: Path, section: str, topic: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(why)) as caught:
+        load(write(tmp_path, f"{MINIMAL}[[{section}]]\ntopic = '{topic}'\n"), GatewayConfig, {})
+    assert f"{section}[0].topic" in str(caught.value)
 
 
 def test_check_finds_a_unit_that_measures_something_else(tmp_path: Path) -> None:

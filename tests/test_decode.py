@@ -141,7 +141,7 @@ def test_what_does_not_fit_a_configuration_is_wrong_usage(tmp_path: Path, argume
         (["-f", "json", "--kind", "airr", "-"], "did you mean 'air'?"),
         (
             ["-f", "json", "--option", "zone=x", "-"],
-            "option zone: Extra inputs are not permitted; its options: each",
+            "option zone: there is none of that name; its options: each",
         ),
         (["-f", "json", "--option", "zone", "-"], "expected KEY=VALUE"),
         (["-f", "json", "--rename", "a", "-"], "expected NAME=NAME"),

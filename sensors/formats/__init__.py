@@ -219,5 +219,6 @@ def make(name: str, declared: Declared) -> Format:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         has = ", ".join(kind.options.model_fields) or "none"
-        msg = f"format '{name}': option {key}: {first['msg']}; its options: {has}"
+        why = "there is none of that name" if first["type"] == "extra_forbidden" else first["msg"]
+        msg = f"format '{name}': option {key}: {why}; its options: {has}"
         raise FormatError(msg) from error

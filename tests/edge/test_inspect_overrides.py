@@ -1,6 +1,6 @@
 """Limits of a kind's file, replaced for some sites and sensors."""
 
-import tomllib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def test_check_shows_the_limits_in_effect(tmp_path: Path) -> None:
     override += 'flat = { suspect = "2h" }'
     path.write_text(f'{GATEWAY}{override}\n[[override]]\nsite = "*"\nkind = "soil"\ninterval = "1h"\n', "utf-8")
     assert load(path, GatewayConfig).override[0].suspect == (0, 6)
-    shown = tomllib.loads(check(path, as_json=False))["effective"]
+    shown = json.loads(check(path, as_json=True))["effective"]
     level = next(each for each in shown if each["quantity"] == "level")
     assert (level["site"], level["kind"], level["suspect"], level["fail"]) == ("harbour", "water", [0, 6], [0, 20])
     assert level["flat"]["suspect"] == "7200s"
@@ -164,4 +164,7 @@ def test_the_examples_of_the_document_can_be_used_as_they_are(tmp_path: Path) ->
     path = tmp_path / "gateway.toml"
     path.write_text(GATEWAY.replace('id = "gw"', 'id = "gw"\nkinds_dir = "kinds"') + overrides, "utf-8")
     assert "mixed" in kinds.known(folder)
-    assert tomllib.loads(check(path, as_json=False))["effective"]
+    assert json.loads(check(path, as_json=True))["effective"]
+    again = tmp_path / "again.toml"
+    again.write_text(check(path, as_json=False), "utf-8")
+    assert check(again, as_json=True) == check(path, as_json=True), "what is printed can be loaded again"

@@ -257,7 +257,7 @@ def test_a_file_of_devices_that_cannot_be_used_is_told(tmp_path: Path, text: str
         ({"format": "hj122"}, "unknown format 'hj122'; there are airrohr, "),
         (
             {"format": "hj212", "options": {"crcs": 1}},
-            "option crcs: Extra inputs are not permitted; its options: ",
+            "option crcs: there is none of that name; its options: ",
         ),
         (
             {"format": "hj212", "time": "at"},
