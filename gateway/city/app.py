@@ -15,12 +15,16 @@ from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
 from gateway.city.alerts.desk import Desk
-from gateway.city.api import alerts, people, read, session, sta, write
+from gateway.city.api import alerts, incidents, people, read, session, sta, write
 from gateway.city.api.context import Context, Reader
 from gateway.city.auth import first
 from gateway.city.auth.people import People
 from gateway.city.database.engine import Database, DatabaseError
 from gateway.city.grades.tables import TableError, load
+from gateway.city.incidents.cases import Cases
+from gateway.city.incidents.classes import ClassesError
+from gateway.city.incidents.classes import load as load_classes
+from gateway.city.incidents.follow import Follower
 from gateway.city.problems import ProblemError
 from gateway.city.store.base import Store, StoreError
 from gateway.city.store.embedded import EmbeddedStore
@@ -70,12 +74,18 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     except TableError as error:
         msg = f"grades.tables_dir: {error}"
         raise ConfigError(msg) from error
+    try:
+        classes = load_classes(config.cases.table)
+    except ClassesError as error:
+        msg = f"cases.table: {error}"
+        raise ConfigError(msg) from error
     view = View(_store(config.store), config.map, tables)
     database = Database(config)
     known = People(database)
     book = config.alerts.path or config.store.path.with_name("alerts.db")
     desk = Desk(view, config.alerts, book, config.map.sources)
-    parts = Context(Access(config, known), view, Hub(view, desk), known, desk)
+    parts = Context(Access(config, known), view, Hub(view, desk), known, desk, Cases(database, classes))
+    follower = Follower(parts.cases, view, config.cases)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,9 +97,12 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
         except (StoreError, DatabaseError, OSError) as error:
             view.failure = error
             raise
+        following = asyncio.create_task(follower.run()) if config.cases.watch else None
         try:
             yield
         finally:
+            if following is not None:
+                following.cancel()
             parts.hub.close()
             await desk.close()
             view.grading.close()
@@ -99,7 +112,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     app = FastAPI(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, alerts, session, people, sta, write):
+    for module in (read, alerts, session, people, incidents, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)

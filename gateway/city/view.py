@@ -213,6 +213,10 @@ class View:
             self._listed = snapshot, [self.sensor(latest, now) for latest in ordered if latest.readings]
         return self._listed[1]
 
+    def district(self, lon: float, lat: float) -> str | None:
+        """The district of a position in degrees."""
+        return self._around.districts.at(lon, lat)
+
     def features(self, sensors: Iterable[SensorOut], grades: Grades) -> SensorFeatures:
         """Sensors as GeoJSON, with their grades."""
         return SensorFeatures(features=[_feature(sensor, grades.levels.get(sensor.id)) for sensor in sensors])

@@ -143,13 +143,17 @@ def postgres(free_port: Callable[[], int]) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The section [database] of a fresh database, of each of the two kinds."""
-    if request.param == "sqlite":
+    """The section [database] of a fresh database: SQLite, or as ``both_databases`` wants it."""
+    if getattr(request, "param", "sqlite") == "sqlite":
         return {}
     server = request.getfixturevalue("postgres")
     name = f"test_{time.time_ns()}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     return {"url": f"{server}/{name}"}
+
+
+both_databases = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+"""The test runs over SQLite and over PostgreSQL."""

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from gateway.city.auth import people as known
 from gateway.city.database.engine import Database
 from gateway.config import ConfigError
-from tests.city.conftest import READ, city_config, client_of, running, write
+from tests.city.conftest import READ, both_databases, city_config, client_of, running, write
 from tests.city.signed_in import PASSWORD, administrator, person, use_link
 
 
@@ -30,6 +30,7 @@ async def admin(app: FastAPI, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient
         yield client
 
 
+@both_databases
 async def test_the_first_administrator_is_made_by_a_link_that_works_once(app: FastAPI, tmp_path: Path) -> None:
     path = tmp_path / "setup-link"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -57,6 +58,7 @@ async def test_the_links_secret_reaches_no_log_without_a_terminal(
     assert secret not in caplog.text
 
 
+@both_databases
 async def test_a_restart_makes_a_new_link_until_someone_has_a_password(
     tmp_path: Path, database: dict[str, str]
 ) -> None:
@@ -124,6 +126,7 @@ async def test_wrong_passwords_are_slowed_down_by_address_and_by_name(app: FastA
             assert int(answer.headers["retry-after"]) > 0
 
 
+@both_databases
 async def test_who_is_disabled_is_out_at_once(app: FastAPI, admin: httpx.AsyncClient) -> None:
     async with person(app, admin, "viewer") as viewer:
         made = await viewer.post("/api/v1/tokens", json={"label": "script"})
@@ -140,6 +143,7 @@ async def test_who_is_disabled_is_out_at_once(app: FastAPI, admin: httpx.AsyncCl
         assert link.status_code == 409
 
 
+@both_databases
 async def test_the_last_administrator_stays_one(app: FastAPI, admin: httpx.AsyncClient) -> None:
     for change in ({"disabled": True}, {"role": "viewer"}):
         refused = await admin.patch("/api/v1/people/1", json=change)
@@ -150,6 +154,7 @@ async def test_the_last_administrator_stays_one(app: FastAPI, admin: httpx.Async
         assert (await admin.get("/api/v1/people")).status_code == 401  # another role: sign in again
 
 
+@both_databases
 async def test_a_changed_password_ends_every_other_session(app: FastAPI, admin: httpx.AsyncClient) -> None:
     async with client_of(app) as other:
         await other.post("/api/v1/session", json={"name": "admin", "password": PASSWORD})
@@ -161,6 +166,7 @@ async def test_a_changed_password_ends_every_other_session(app: FastAPI, admin: 
         assert (await other.get("/api/v1/people")).status_code == 401
 
 
+@both_databases
 async def test_a_token_does_what_its_scope_says_until_it_ends(
     app: FastAPI, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +191,7 @@ async def test_a_token_does_what_its_scope_says_until_it_ends(
         assert (await script.get("/api/v1/people", headers=tokens["write"])).status_code == 401
 
 
+@both_databases
 async def test_a_person_cannot_end_anothers_token(app: FastAPI, admin: httpx.AsyncClient) -> None:
     await admin.post("/api/v1/tokens", json={"label": "mine"})
     async with person(app, admin, "viewer") as viewer:
@@ -193,6 +200,7 @@ async def test_a_person_cannot_end_anothers_token(app: FastAPI, admin: httpx.Asy
     assert (await admin.delete(f"/api/v1/tokens/{theirs}")).status_code == 204
 
 
+@both_databases
 async def test_sessions_and_links_end(app: FastAPI, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await admin.post("/api/v1/people", json={"name": "lin", "title": "Lin", "role": "viewer"})
     start = known.now_ms()
@@ -204,6 +212,7 @@ async def test_sessions_and_links_end(app: FastAPI, admin: httpx.AsyncClient, mo
         assert (await late.post("/api/v1/link", json=body)).status_code == 404
 
 
+@both_databases
 async def test_every_change_is_on_the_trail_and_stays_there(
     app: FastAPI, admin: httpx.AsyncClient, tmp_path: Path, database: dict[str, str]
 ) -> None:
@@ -244,9 +253,6 @@ async def test_every_change_is_on_the_trail_and_stays_there(
 
 
 async def test_nothing_secret_is_kept_in_the_clear(admin: httpx.AsyncClient, tmp_path: Path) -> None:
-    path = tmp_path / "operations.db"
-    if not path.exists():
-        pytest.skip("PostgreSQL has no file to read")
     made = (await admin.post("/api/v1/tokens", json={"label": "script"})).json()["token"]
     files = _files(tmp_path)
     kept = b"".join(part.read_bytes() for part in files)

@@ -10,6 +10,7 @@ from gateway.city.alerts.desk import Desk
 from gateway.city.auth import rights
 from gateway.city.auth.people import People
 from gateway.city.auth.rights import Caller
+from gateway.city.incidents.cases import Cases
 from gateway.city.stream import Hub
 from gateway.city.view import View
 
@@ -23,6 +24,7 @@ class Context:
     hub: Hub
     people: People
     desk: Desk
+    cases: Cases
 
 
 def context(request: Request) -> Context:

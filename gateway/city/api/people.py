@@ -37,7 +37,7 @@ def people(here: Reader) -> Persons:
 @router.post("/people", status_code=201)
 def add_person(here: Reader, caller: Asking, body: PersonIn) -> PersonLink:
     """Adds a person; hand the link over to them."""
-    person, link = here.people.add(caller, body.name, body.title, body.role)
+    person, link = here.people.add(caller, body.name, body.title, body.role, body.districts, body.departments)
     return PersonLink(person=_person(person), link=f"/#link={link}")
 
 
@@ -113,6 +113,8 @@ def _person(person: Person) -> PersonOut:
         name=person.name,
         title=person.title,
         role=Role(person.role),
+        districts=person.districts,
+        departments=person.departments,
         disabled=person.disabled,
         active=person.password is not None,
         created=iso(person.created),

@@ -22,7 +22,14 @@ def sign_in(here: Anyone, request: Request, body: SignIn) -> Response:
 @router.get("/session")
 def who(caller: Asking) -> Who:
     """Who you are, and what a page must repeat in the header X-CSRF-Token when it changes something."""
-    return Who(name=caller.name, role=caller.role, person=caller.person, csrf=caller.csrf)
+    return Who(
+        name=caller.name,
+        role=caller.role,
+        person=caller.person,
+        districts=list(caller.districts),
+        departments=list(caller.departments),
+        csrf=caller.csrf,
+    )
 
 
 @router.delete("/session", status_code=204)

@@ -10,6 +10,7 @@ Name = Annotated[
     str, Field(min_length=1, max_length=64, pattern=r"^[^\s/\x00-\x1f]+$", description="to sign in by; no spaces")
 ]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
+Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=100)]
 _Password = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -41,6 +42,8 @@ class Who(BaseModel):
     name: str
     role: Role
     person: int | None = Field(description="none for tokens and for this machine while nobody has a password")
+    districts: list[str] = Field(description="the only districts whose cases you see; empty for all")
+    departments: list[str] = Field(description="the departments for which you work")
     csrf: str | None = Field(description="for the header X-CSRF-Token, with a session's cookie")
 
 
@@ -68,12 +71,16 @@ class PersonIn(_Body):
     """A new person."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "lin", "title": "林晓", "role": "viewer"}]},
+        json_schema_extra={
+            "examples": [{"name": "lin", "title": "林晓", "role": "department", "departments": ["water"]}]
+        },
     )
 
     name: Name
     title: Text = Field(description="how the person is called")
     role: Role
+    districts: Names = Field([], description="the only districts whose cases the person sees; empty for all")
+    departments: Names = Field([], description="the departments for which the person works")
 
 
 class PersonChange(_Body):
@@ -81,6 +88,8 @@ class PersonChange(_Body):
 
     title: Text | None = None
     role: Role | None = None
+    districts: Names | None = None
+    departments: Names | None = None
     disabled: bool | None = None
 
 
@@ -91,6 +100,8 @@ class PersonOut(BaseModel):
     name: str
     title: str
     role: Role
+    districts: list[str]
+    departments: list[str]
     disabled: bool
     active: bool = Field(description="whether a password has been chosen")
     created: str

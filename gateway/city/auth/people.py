@@ -178,7 +178,9 @@ class People:
         with self._database.read() as transaction:
             return list(transaction.scalars(select(Person).order_by(Person.name)))
 
-    def add(self, caller: Caller, name: str, title: str, role: Role) -> tuple[Person, str]:
+    def add(  # noqa: PLR0913, PLR0917 - what a person has
+        self, caller: Caller, name: str, title: str, role: Role, districts: list[str], departments: list[str]
+    ) -> tuple[Person, str]:
         """Adds a person.
 
         Returns:
@@ -191,11 +193,13 @@ class People:
             if transaction.scalar(select(Person).where(Person.name == name)) is not None:
                 raise ProblemError(409, f"There is a person '{name}' already.")
             person = _add(transaction, name, title, role)
-            record(transaction, caller.name, caller.address, "added", f"person {name}", title=title, role=role)
+            person.districts, person.departments = districts, departments
+            about = {"title": title, "role": role, "districts": districts, "departments": departments}
+            record(transaction, caller.name, caller.address, "added", f"person {name}", **about)
             return person, _link(transaction, person, caller.name, caller.address)
 
     def change(self, caller: Caller, person_id: int, changes: dict[str, Any]) -> Person:
-        """Changes title, role or disabled; whoever is disabled or gets another role has to sign in again.
+        """Changes a person; whoever is disabled or gets another role has to sign in again.
 
         Raises:
             ProblemError: 404 without such a person, 409 if no administrator would be left.
@@ -296,7 +300,10 @@ def in_person(caller: Caller) -> int:
 
 
 def _caller(person: Person, address: str, *, scope: Scope = "write", csrf: str | None = None) -> Caller:
-    return Caller(person.name, Role(person.role), address, person.id, scope, csrf)
+    districts, departments = tuple(person.districts), tuple(person.departments)
+    return Caller(
+        person.name, Role(person.role), address, person.id, scope, csrf, districts=districts, departments=departments
+    )
 
 
 def _person(transaction: Transaction, person_id: int) -> Person:
@@ -308,6 +315,7 @@ def _person(transaction: Transaction, person_id: int) -> Person:
 
 def _add(transaction: Transaction, name: str, title: str, role: Role) -> Person:
     person = Person(name=name, title=title, role=role, password=None, disabled=False, created=now_ms())
+    person.districts, person.departments = [], []
     transaction.add(person)
     transaction.flush()
     return person

@@ -14,6 +14,9 @@ class Role(StrEnum):
     """What a person is in the view."""
 
     VIEWER = "viewer"
+    OPERATOR = "operator"
+    DISPATCHER = "dispatcher"
+    DEPARTMENT = "department"
     ADMINISTRATOR = "administrator"
 
 
@@ -21,6 +24,8 @@ EVERYONE: Final = None
 """Also those who have not signed in."""
 SIGNED_IN = frozenset(Role)
 ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
+DESK = ADMINISTRATORS | {Role.OPERATOR, Role.DISPATCHER}
+WORKERS = DESK | {Role.DEPARTMENT}
 
 RIGHTS: dict[str, frozenset[Role] | None] = {
     "GET /api/health": EVERYONE,
@@ -43,11 +48,17 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "GET /api/v1/events": SIGNED_IN,
     "GET /api/v1/alerts": SIGNED_IN,
     "GET /api/v1/alerts/{alert_id}": SIGNED_IN,
-    "POST /api/v1/alerts/{alert_id}/acknowledge": ADMINISTRATORS,
+    "POST /api/v1/alerts/{alert_id}/acknowledge": DESK,
     "GET /api/v1/rules": SIGNED_IN,
     "GET /api/v1/gateways": SIGNED_IN,
     "GET /api/v1/stream": SIGNED_IN,
     "GET /sta/v1.1*": SIGNED_IN,
+    "GET /api/v1/incidents": SIGNED_IN,
+    "POST /api/v1/incidents": DESK,
+    "GET /api/v1/incidents/{incident_id}": SIGNED_IN,
+    "POST /api/v1/incidents/{incident_id}/steps": WORKERS,  # each step has its own roles, see gateway.city.incidents
+    "GET /api/v1/incident-classes": SIGNED_IN,
+    "GET /api/v1/incident-figures": SIGNED_IN,
     "GET /api/v1/session": SIGNED_IN,
     "PUT /api/v1/session/password": SIGNED_IN,
     "GET /api/v1/tokens": SIGNED_IN,
@@ -85,6 +96,8 @@ class Caller:
         scope: ``read`` for a token that may change nothing.
         csrf: For a session's cookie, what a request that changes something must repeat in ``X-CSRF-Token``.
         alone: Nobody has a password yet.
+        districts: The only districts whose cases they see; empty for all.
+        departments: The departments for which they work.
     """
 
     name: str
@@ -94,6 +107,8 @@ class Caller:
     scope: Scope = "write"
     csrf: str | None = None
     alone: bool = False
+    districts: tuple[str, ...] = ()
+    departments: tuple[str, ...] = ()
 
 
 def check(caller: Caller, method: str, route: str) -> None:

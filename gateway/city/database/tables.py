@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -22,6 +22,8 @@ class Person(Base):
     password: Mapped[str | None] = mapped_column(String(200))  # argon2id; none until the first link is used
     disabled: Mapped[bool]
     created: Mapped[int] = mapped_column(BigInteger)
+    districts: Mapped[list[str]] = mapped_column(JSON)
+    departments: Mapped[list[str]] = mapped_column(JSON)
 
 
 class Session(Base):
@@ -73,3 +75,63 @@ class Audit(Base):
     action: Mapped[str] = mapped_column(String(64))
     about: Mapped[str] = mapped_column(String(200))
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Incident(Base):
+    """A case as it is now; what became of it step by step is in ``IncidentStep``."""
+
+    __tablename__ = "incident"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    receipt: Mapped[str] = mapped_column(String(32), unique=True)
+    source: Mapped[str] = mapped_column(String(32))
+    kind: Mapped[str] = mapped_column(String(64))  # its class
+    severity: Mapped[str | None] = mapped_column(String(16))
+    text: Mapped[str] = mapped_column(Text)
+    district: Mapped[str | None] = mapped_column(String(64))
+    site: Mapped[str | None] = mapped_column(String(128))
+    sensor: Mapped[str | None] = mapped_column(String(400))
+    lat: Mapped[float | None]
+    lon: Mapped[float | None]
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    department: Mapped[str | None] = mapped_column(String(64))
+    opened: Mapped[int] = mapped_column(BigInteger, index=True)
+    entered: Mapped[int] = mapped_column(BigInteger)  # when its stage began
+    due: Mapped[int | None] = mapped_column(BigInteger)  # when its stage must end
+    left: Mapped[int | None] = mapped_column(BigInteger)  # what a deferral keeps of the time for handling
+    allowance: Mapped[int] = mapped_column(BigInteger)  # extensions and deferrals, for its closing
+    filed: Mapped[int | None] = mapped_column(BigInteger)
+    dispatched: Mapped[int | None] = mapped_column(BigInteger)
+    handled: Mapped[int | None] = mapped_column(BigInteger)
+    closed: Mapped[int | None] = mapped_column(BigInteger)
+    late: Mapped[bool]  # handled, once at least, after its time
+    returns: Mapped[int]
+    reworks: Mapped[int]
+    by_itself: Mapped[bool]  # closed since its cause was over
+    merged_into: Mapped[int | None] = mapped_column(ForeignKey("incident.id"))
+    asked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    steps: Mapped[list["IncidentStep"]] = relationship(order_by="IncidentStep.id")
+
+
+class IncidentStep(Base):
+    """Something that was done to a case; the database refuses to change it."""
+
+    __tablename__ = "incident_step"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    incident_id: Mapped[int] = mapped_column(ForeignKey("incident.id"), index=True)
+    time: Mapped[int] = mapped_column(BigInteger)
+    who: Mapped[str] = mapped_column(String(200))
+    action: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))  # the one that followed
+    note: Mapped[str] = mapped_column(Text)
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class IncidentEvent(Base):
+    """Which case an event, or a sensor's fault, belongs to."""
+
+    __tablename__ = "incident_event"
+
+    event: Mapped[str] = mapped_column(String(400), primary_key=True)
+    incident_id: Mapped[int] = mapped_column(ForeignKey("incident.id"), index=True)

@@ -3,13 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
+from gateway.city.database.migrations.kept import keep
+
 revision = "0001"
 down_revision = None
-
-_POSTGRES_KEPT = """
-CREATE FUNCTION citygate_kept() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$
-"""
 
 
 def upgrade() -> None:
@@ -56,26 +53,4 @@ def upgrade() -> None:
         sa.Column("about", sa.String(200), nullable=False),
         sa.Column("detail", sa.JSON, nullable=False),
     )
-    keep("audit", first=True)
-
-
-def keep(table: str, *, first: bool = False) -> None:
-    """Makes a table append-only, in the database itself.
-
-    Args:
-        table: The table.
-        first: Whether it is the first one, which brings PostgreSQL's function.
-    """
-    if op.get_bind().dialect.name == "postgresql":
-        if first:
-            op.execute(_POSTGRES_KEPT)
-        op.execute(
-            f"CREATE TRIGGER {table}_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
-            " FOR EACH STATEMENT EXECUTE FUNCTION citygate_kept()"
-        )
-        return
-    for change in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER {table}_kept_{change.lower()} BEFORE {change} ON {table}"
-            f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-        )
+    keep("audit")

@@ -1,0 +1,151 @@
+"""Cases: list, look, open, act; classes and figures."""
+
+import dataclasses
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from gateway.city.api.context import Asking, Reader
+from gateway.city.auth.people import now_ms
+from gateway.city.database.tables import Incident
+from gateway.city.incidents.cases import Cases, Report, Wish
+from gateway.city.incidents.figures import figures
+from gateway.city.incidents.models import (
+    CaseDetail,
+    CaseIn,
+    CaseList,
+    CaseOut,
+    CaseStep,
+    ClassList,
+    ClassOut,
+    DepartmentOut,
+    FiguresOut,
+    StepIn,
+)
+from gateway.city.incidents.states import OPEN, State
+from gateway.city.models import iso
+from gateway.city.problems import ProblemError
+
+router = APIRouter(prefix="/api/v1", tags=["cases"])
+_MAX_ID = 2**31 - 1
+_DAY_MS = 86_400_000
+
+
+@router.get("/incidents")
+def incidents(  # noqa: PLR0913, PLR0917 - the query's parameters
+    here: Reader,
+    caller: Asking,
+    state: State | None = None,
+    open_only: Annotated[bool, Query(alias="open", description="only cases that have not ended")] = False,  # noqa: FBT002
+    late: Annotated[bool, Query(description="only cases whose stage takes too long")] = False,  # noqa: FBT002
+    kind: str | None = None,
+    department: str | None = None,
+    district: str | None = None,
+    before: Annotated[int | None, Query(ge=1, le=_MAX_ID, description="the id of a case, for those before it")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> CaseList:
+    """The cases that you may see, newest first."""
+    states = frozenset({state}) if state else OPEN if open_only else frozenset(State)
+    found = here.cases.find(
+        caller,
+        states=states,
+        kind=kind,
+        department=department,
+        district=district,
+        late=late,
+        before=before,
+        limit=limit,
+    )
+    return CaseList(incidents=[CaseOut.model_validate(_fields(here.cases, item)) for item in found])
+
+
+@router.post("/incidents", status_code=201)
+def open_incident(here: Reader, caller: Asking, body: CaseIn) -> CaseDetail:
+    """Opens a case by hand, or from a patrol."""
+    district = None if body.lat is None or body.lon is None else here.view.district(body.lon, body.lat)
+    if caller.districts and district not in caller.districts:
+        raise ProblemError(403, f"You open cases in {', '.join(caller.districts)}; this position is not there.")
+    report = Report(body.source, body.kind, body.text, None, district, body.site, None, body.lat, body.lon)
+    opened = here.cases.open(report, caller.name)
+    return _detail(here.cases, caller, here.cases.one(caller, opened.id))
+
+
+@router.get("/incidents/{incident_id}")
+def incident(here: Reader, caller: Asking, incident_id: int) -> CaseDetail:
+    """A case with its history, and what you may do to it now."""
+    return _detail(here.cases, caller, here.cases.one(caller, _id(incident_id)))
+
+
+@router.post("/incidents/{incident_id}/steps", status_code=201)
+def take_step(here: Reader, caller: Asking, incident_id: int, body: StepIn) -> CaseDetail:
+    """Does something to a case: the next stage, or a request for approval, or its answer."""
+    if body.entered is not None:
+        seen = here.cases.one(caller, _id(incident_id)).entered
+        entered = seen if iso(seen) == body.entered else -1
+    else:
+        entered = None
+    wish = Wish(body.action, body.note, body.department, body.hours, body.into, entered)
+    return _detail(here.cases, caller, here.cases.act(caller, _id(incident_id), wish))
+
+
+@router.get("/incident-classes")
+def classes(here: Reader) -> ClassList:
+    """Classes of cases with their limits, and departments."""
+    table = here.cases.classes
+    return ClassList(
+        classes=[
+            ClassOut(
+                kind=name,
+                title=item.title,
+                department=item.department,
+                limits={
+                    "file": item.limits.file / 1000,
+                    "dispatch": item.limits.dispatch / 1000,
+                    "handle": item.limits.handle / 1000,
+                    "verify": item.limits.verify / 1000,
+                },
+                public=item.public,
+            )
+            for name, item in table.classes.items()
+        ],
+        departments=[DepartmentOut(department=name, title=title) for name, title in table.departments.items()],
+    )
+
+
+@router.get("/incident-figures")
+def incident_figures(here: Reader, days: Annotated[int, Query(ge=1, le=3660)] = 30) -> FiguresOut:
+    """How well cases are dealt with: those that were opened in the last days."""
+    found = figures(here.cases.database, here.cases.classes, now_ms() - days * _DAY_MS)
+    return FiguresOut(days=days, goal_hours=here.cases.classes.goal / 3_600_000, **dataclasses.asdict(found))
+
+
+def _id(number: int) -> int:
+    if not 0 < number <= _MAX_ID:
+        raise ProblemError(404, f"There is no case {number}.")
+    return number
+
+
+def _fields(cases: Cases, case: Incident) -> dict[str, object]:
+    names = ("id", "receipt", "source", "kind", "severity", "text", "district", "site", "sensor", "lat", "lon", "state")
+    more = ("department", "returns", "reworks", "by_itself", "merged_into", "asked")
+    times = {name: getattr(case, name) for name in ("opened", "entered", "due", "closed")}
+    return {
+        **{name: getattr(case, name) for name in (*names, *more)},
+        **{name: None if moment is None else iso(moment) for name, moment in times.items()},
+        "status": cases.status(case),
+    }
+
+
+def _detail(cases: Cases, caller: Asking, case: Incident) -> CaseDetail:
+    steps = [
+        CaseStep(
+            time=iso(step.time),
+            who=step.who,
+            action=step.action,
+            state=State(step.state),
+            note=step.note,
+            detail=step.detail,
+        )
+        for step in case.steps
+    ]
+    return CaseDetail.model_validate({**_fields(cases, case), "allowed": cases.allowed(caller, case), "steps": steps})

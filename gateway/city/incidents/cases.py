@@ -1,0 +1,400 @@
+"""What is done to cases: each step in one transaction, together with its line in the case's history."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, false, select
+from sqlalchemy.orm import Session as Transaction
+from sqlalchemy.orm import selectinload
+
+from gateway.city.auth.people import now_ms
+from gateway.city.auth.rights import Caller, Role
+from gateway.city.database.engine import Database
+from gateway.city.database.tables import Incident, IncidentEvent, IncidentStep
+from gateway.city.incidents.classes import Class, Classes
+from gateway.city.incidents.states import APPROVED, ENDED, OPEN, STEPS, State, possible
+from gateway.city.problems import ProblemError
+
+VIEW = "citygate"
+"""Who files, dispatches and closes what needs nobody."""
+_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is easily mistaken for another
+
+
+@dataclass(slots=True, frozen=True)
+class Report:
+    """What a case begins with."""
+
+    source: str
+    kind: str
+    text: str
+    severity: str | None = None
+    district: str | None = None
+    site: str | None = None
+    sensor: str | None = None
+    lat: float | None = None
+    lon: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Wish:
+    """What somebody wants done to a case.
+
+    Attributes:
+        action: A step of the table.
+        note: The reason, or what was done, in words.
+        department: To whom it is dispatched; by rule if there is none.
+        hours: By how much it is extended, or for how long it is deferred.
+        into: The case that it is a duplicate of.
+        entered: When the stage began that the wisher saw, so that two people do not act on one another's state.
+    """
+
+    action: str
+    note: str = ""
+    department: str | None = None
+    hours: float | None = None
+    into: int | None = None
+    entered: int | None = None
+
+
+class Cases:
+    """The cases.
+
+    Args:
+        database: The database.
+        classes: Departments, classes and limits.
+    """
+
+    def __init__(self, database: Database, classes: Classes) -> None:
+        self.database = database
+        self.classes = classes
+
+    def find(  # noqa: PLR0913 - the query's parameters
+        self,
+        caller: Caller,
+        *,
+        states: frozenset[State],
+        kind: str | None,
+        department: str | None,
+        district: str | None,
+        late: bool,
+        before: int | None,
+        limit: int,
+    ) -> list[Incident]:
+        """The newest cases that the caller may see, newest first."""
+        wanted = select(Incident).where(_seen_by(caller), Incident.state.in_([state.value for state in states]))
+        for column, value in (
+            (Incident.kind, kind),
+            (Incident.department, department),
+            (Incident.district, district),
+        ):
+            if value is not None:
+                wanted = wanted.where(column == value)
+        if late:
+            wanted = wanted.where(Incident.due < now_ms())
+        if before is not None:
+            wanted = wanted.where(Incident.id < before)
+        with self.database.read() as transaction:
+            return list(transaction.scalars(wanted.order_by(Incident.id.desc()).limit(limit)))
+
+    def one(self, caller: Caller, incident_id: int) -> Incident:
+        """A case with its history.
+
+        Raises:
+            ProblemError: 404 if there is none, or the caller may not see it.
+        """
+        with self.database.read() as transaction:
+            return _get(transaction, caller, incident_id)
+
+    def of(self, receipt: str) -> Incident:
+        """A case by its receipt.
+
+        Raises:
+            ProblemError: 404 if there is none.
+        """
+        with self.database.read() as transaction:
+            found = transaction.scalar(
+                select(Incident).where(Incident.receipt == receipt).options(selectinload(Incident.steps))
+            )
+        if found is None:
+            raise ProblemError(404, "There is no report with this receipt number.")
+        return found
+
+    def allowed(self, caller: Caller, incident: Incident) -> list[str]:
+        """What the caller may do to a case."""
+        asked = incident.asked
+        own = asked is not None and asked["by"] == caller.name
+        return possible(State(incident.state), caller.role, pending=asked is not None, own=own)
+
+    def open(self, report: Report, who: str) -> Incident:
+        """Opens a case.
+
+        Raises:
+            ProblemError: 422 if there is no such class.
+        """
+        with self.database.write() as transaction:
+            return self.opened(transaction, report, who)
+
+    def opened(self, transaction: Transaction, report: Report, who: str) -> Incident:
+        """As ``open``, within a transaction.
+
+        Raises:
+            ProblemError: 422 if there is no such class.
+        """
+        if report.kind not in self.classes.classes:
+            raise ProblemError(422, f"There is no class '{report.kind}'; there are: {', '.join(self.classes.classes)}.")
+        now = now_ms()
+        incident = Incident(
+            receipt="-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3)),
+            source=report.source,
+            kind=report.kind,
+            severity=report.severity,
+            text=report.text,
+            district=report.district,
+            site=report.site,
+            sensor=report.sensor,
+            lat=report.lat,
+            lon=report.lon,
+            opened=now,
+            allowance=0,
+            late=False,
+            returns=0,
+            reworks=0,
+            by_itself=False,
+        )
+        self._enter(incident, State.REPORTED, now)
+        transaction.add(incident)
+        transaction.flush()
+        _remember(transaction, incident, who, "open", now, report.text)
+        return incident
+
+    def act(self, caller: Caller, incident_id: int, wish: Wish) -> Incident:
+        """Does a step to a case.
+
+        Returns:
+            The case as it is then.
+
+        Raises:
+            ProblemError: 403 if it is not for the caller's role, 404 without such a case, 409 if it cannot be done in
+                the case's state, 422 if something is missing.
+        """
+        step = STEPS.get(wish.action)
+        if step is None:
+            raise ProblemError(422, f"There is no step '{wish.action}'; there are: {', '.join(STEPS)}.")
+        if caller.role not in step.roles:
+            raise ProblemError(403, f"'{wish.action}' is for: {', '.join(sorted(step.roles))}; you are {caller.role}.")
+        if step.note and not wish.note.strip():
+            raise ProblemError(422, f"'{wish.action}' needs a note that says why.")
+        with self.database.write() as transaction:
+            incident = _get(transaction, caller, incident_id, lock=True)
+            state = State(incident.state)
+            if wish.entered is not None and wish.entered != incident.entered:
+                raise ProblemError(409, f"Somebody was faster: the case is {state} by now. Look at it again.")
+            if state not in step.sources:
+                raise ProblemError(409, f"'{wish.action}' cannot be done to a case that is {state}.")
+            if wish.action not in self.allowed(caller, incident):
+                raise ProblemError(409, _why_not(wish.action, incident))
+            self._do(transaction, caller, incident, wish)
+        return self.one(_seeing_all(caller), incident_id)
+
+    def _do(self, transaction: Transaction, caller: Caller, incident: Incident, wish: Wish) -> None:
+        step, now = STEPS[wish.action], now_ms()
+        asked = incident.asked or {}
+        detail: dict[str, Any] = {}
+        target = step.target
+        if step.asks is not None:
+            incident.asked = {"what": step.asks, "by": caller.name, "note": wish.note, **_hours(step.asks, wish)}
+            detail = _hours(step.asks, wish)
+        elif wish.action in {"approve", "decline"}:
+            detail, incident.asked = {"what": asked["what"], "by": asked["by"]}, None
+            if wish.action == "approve":
+                target = APPROVED[asked["what"]]
+                _approve(incident, asked, now)
+        elif wish.action == "dispatch":
+            detail["department"] = self._department(incident, wish.department)
+        elif wish.action == "merge":
+            detail["into"] = _merge(transaction, caller, incident, wish.into)
+        if target is not None:
+            self._leave(incident, target, now)
+            self._enter(incident, target, now)
+            if target == State.DEFERRED:
+                incident.due = now + _milliseconds(asked["hours"])
+        _remember(transaction, incident, caller.name, wish.action, now, wish.note, detail)
+
+    def handed_on(self, transaction: Transaction, incident: Incident) -> None:
+        """Files a case and dispatches it to its class's department, by rule."""
+        now = now_ms()
+        for action, target in (("file", State.FILED), ("dispatch", State.DISPATCHED)):
+            detail = {"department": self._department(incident, None)} if action == "dispatch" else {}
+            self._enter(incident, target, now)
+            _remember(transaction, incident, VIEW, action, now, "", detail)
+
+    def joined(self, transaction: Transaction, incident: Incident, text: str, severity: str) -> None:
+        """Notes another event of the same cause."""
+        _remember(transaction, incident, VIEW, "joined", now_ms(), text, {"severity": severity})
+
+    def over(self, transaction: Transaction, incident: Incident, action: str, *, by_itself: bool) -> None:
+        """Closes a case whose cause is over.
+
+        Args:
+            transaction: In which it is done.
+            incident: The case.
+            action: What stands in its history: ``over``, or ``confirm`` for one that was handled.
+            by_itself: Whether nobody handled it.
+        """
+        now = now_ms()
+        incident.by_itself = by_itself
+        self._enter(incident, State.CLOSED, now)
+        _remember(transaction, incident, VIEW, action, now, "")
+
+    def _class(self, incident: Incident) -> Class:
+        """The class of a case; the first one for a case whose class is not in the table any more."""
+        return self.classes.classes.get(incident.kind) or next(iter(self.classes.classes.values()))
+
+    def _department(self, incident: Incident, wanted: str | None) -> str:
+        known = self.classes.departments
+        name = wanted or self._class(incident).department
+        if name not in known:
+            raise ProblemError(422, f"There is no department '{name}'; there are: {', '.join(known)}.")
+        incident.department = name
+        return name
+
+    def _leave(self, incident: Incident, target: State, now: int) -> None:
+        if target == State.VERIFYING:
+            incident.late = incident.late or (incident.due is not None and now > incident.due)
+        if incident.state == State.DEFERRED:
+            incident.allowance += now - incident.entered
+        elif target == State.DEFERRED:
+            incident.left = max(0, (incident.due or now) - now)
+        elif incident.state == State.VERIFYING and target == State.DISPATCHED:
+            incident.reworks += 1
+
+    def _enter(self, incident: Incident, target: State, now: int) -> None:
+        limits = self._class(incident).limits
+        before = incident.state
+        incident.state, incident.entered = target.value, now
+        if target != State.HANDLING or before != State.DISPATCHED:
+            incident.asked = None
+        match target:
+            case State.REPORTED:
+                incident.due = now + limits.file
+            case State.FILED:
+                incident.department = None
+                incident.filed = incident.filed or now
+                incident.due = now + limits.dispatch
+            case State.DISPATCHED:
+                incident.dispatched = incident.dispatched or now
+                incident.due = now + limits.handle
+            case State.HANDLING:
+                if before == State.DEFERRED:  # accepting does not give more time
+                    incident.due = now + (incident.left or 0)
+            case State.VERIFYING:
+                incident.handled = now
+                incident.due = now + limits.verify
+            case State.DEFERRED:
+                pass  # until when was asked for
+            case _:
+                incident.due, incident.closed = None, now
+
+    def status(self, incident: Incident) -> str:
+        """How a case stands with its time: ``ended``, ``paused``, ``in time``, ``running out`` or ``late``."""
+        if State(incident.state) in ENDED or incident.due is None:
+            return "ended"
+        now = now_ms()
+        if now > incident.due:
+            return "late"
+        if incident.state == State.DEFERRED:
+            return "paused"
+        begun = incident.entered
+        if incident.state == State.HANDLING:  # its time began when it was dispatched
+            begun = min(begun, incident.due - self._class(incident).limits.handle)
+        ripe = begun + (incident.due - begun) * self.classes.warn_at
+        return "running out" if now > ripe else "in time"
+
+
+def _seen_by(caller: Caller) -> ColumnElement[bool]:
+    rules: list[ColumnElement[bool]] = [Incident.id.is_not(None)]
+    if caller.districts:
+        rules.append(Incident.district.in_(caller.districts))
+    if caller.role == Role.DEPARTMENT:
+        rules.append(Incident.department.in_(caller.departments) if caller.departments else false())
+    return and_(*rules)
+
+
+def _seeing_all(caller: Caller) -> Caller:
+    """Whoever has just acted sees the outcome, also if the case has left their department by it."""
+    return Caller(caller.name, Role.VIEWER, caller.address)
+
+
+def _get(transaction: Transaction, caller: Caller, incident_id: int, *, lock: bool = False) -> Incident:
+    wanted = select(Incident).where(Incident.id == incident_id, _seen_by(caller)).options(selectinload(Incident.steps))
+    found = transaction.scalar(wanted.with_for_update() if lock else wanted)
+    if found is None:
+        raise ProblemError(404, f"There is no case {incident_id} that you may see.")
+    return found
+
+
+def _remember(  # noqa: PLR0913, PLR0917 - what a line of the history holds
+    transaction: Transaction,
+    incident: Incident,
+    who: str,
+    action: str,
+    now: int,
+    note: str,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    transaction.add(
+        IncidentStep(
+            incident_id=incident.id,
+            time=now,
+            who=who,
+            action=action,
+            state=incident.state,
+            note=note,
+            detail=detail or {},
+        )
+    )
+
+
+def _hours(asks: str, wish: Wish) -> dict[str, float]:
+    if asks not in {"extension", "deferral"}:
+        return {}
+    if wish.hours is None:
+        raise ProblemError(422, f"An {asks} needs hours." if asks == "extension" else "A deferral needs hours.")
+    return {"hours": wish.hours}
+
+
+def _milliseconds(hours: float) -> int:
+    return round(hours * 3_600_000)
+
+
+def _approve(incident: Incident, asked: dict[str, Any], now: int) -> None:
+    if asked["what"] == "return":
+        incident.returns += 1
+    elif asked["what"] == "extension":
+        more = _milliseconds(asked["hours"])
+        incident.due = (incident.due or now) + more
+        incident.allowance += more
+
+
+def _merge(transaction: Transaction, caller: Caller, incident: Incident, into: int | None) -> int:
+    if into is None or into == incident.id:
+        raise ProblemError(422, "'merge' needs in 'into' the id of the other case, of which this one is a duplicate.")
+    other = _get(transaction, caller, into, lock=True)
+    if State(other.state) not in OPEN:
+        raise ProblemError(409, f"Case {into} is {other.state}; a duplicate goes into one that is open.")
+    incident.merged_into = other.id
+    for event in transaction.scalars(select(IncidentEvent).where(IncidentEvent.incident_id == incident.id)):
+        event.incident_id = other.id
+    _remember(transaction, other, caller.name, "merged", now_ms(), "", {"duplicate": incident.id})
+    return other.id
+
+
+def _why_not(action: str, incident: Incident) -> str:
+    if action in {"approve", "decline"}:
+        return (
+            "Nothing waits for approval."
+            if incident.asked is None
+            else f"{incident.asked['by']} asked for it: somebody else approves or declines."
+        )
+    return f"{incident.asked['by'] if incident.asked else 'Somebody'} has asked for approval of something already."
