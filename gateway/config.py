@@ -572,6 +572,11 @@ class AlertsSection(_Section):
     sector: float = Field(60.0, gt=0, le=360, description="width of the upwind sector, degrees")
     wind_window: Duration = Field(600.0, gt=0, description="before an event, over which the wind's mean is taken")
     wind_reach_km: float = Field(15.0, gt=0, description="farthest wind sensor that speaks for a site")
+    sender: str = Field(
+        "citygate", pattern=r"^[^\s,<&]{1,100}\Z", description="who warns, in CAP; a name of the town's own domain"
+    )
+    exercise: bool = Field(default=False, description="CAP messages say that they are an exercise")
+    public: bool = Field(default=False, description="CAP messages are for the public, not for those in charge alone")
     source_reach_km: float = Field(10.0, gt=0, description="farthest source that is named")
 
 

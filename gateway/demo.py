@@ -101,6 +101,7 @@ class Demo:
             CITYGATE_STORE__PATH=f"{data}/city.db",
             CITYGATE_ACCESS__WRITE_TOKEN_FILE=token,
             CITYGATE_MAP__SENSORS=f"{data}/sensors.geojson",
+            CITYGATE_ALERTS__EXERCISE="true",
         )  # fmt: skip
         await self._spawn(
             "town", "-m", "gateway", "simulate", "--broker", f"127.0.0.1:{self.ports.mqtt}", "--seed", str(self.seed),

@@ -8,13 +8,14 @@ import asyncio
 import hashlib
 import itertools
 import logging
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from gateway.city import view as city
-from gateway.city.alerts import grouping, origin
+from gateway.city.alerts import cap, grouping, origin
 from gateway.city.alerts.book import Book
 from gateway.city.alerts.evaluate import PREFIX, Evaluation
 from gateway.city.alerts.families import Cause, cause
@@ -35,6 +36,7 @@ _OLD_MS = 86_400_000  # an event that ended longer ago begins no alert
 _WIND_MS = 900_000  # for so long after an event began it is tried to find the wind
 _WIND_EVERY_S = 20.0
 _ASKED_AT_ONCE = 20
+_UNSAFE = re.compile(r"[^\w.-]")  # in the identifiers of CAP, and in an address
 
 
 class Desk:
@@ -162,6 +164,10 @@ class Desk:
         chosen = (alert for name, alert in self._alerts.items() if self._changed[name] > since_version)
         return [self.describe(alert) for alert in sorted(chosen, key=_urgency)]
 
+    def cap(self, alert: Kept) -> bytes:
+        """An alert as Common Alerting Protocol 1.2."""
+        return cap.document(alert, self._view, self._config)
+
     def rules(self) -> RulesOut:
         """The rules that are in force."""
         return RulesOut(
@@ -260,7 +266,7 @@ class Desk:
         moment = datetime.fromtimestamp(event.since / 1000, UTC)
         mark = hashlib.sha256(event.last.id.encode()).hexdigest()[:6]
         alert = Kept(
-            id=f"{its.name}-{moment:%Y%m%dT%H%M%SZ}-{mark}",
+            id=f"{_UNSAFE.sub('_', its.name)}-{moment:%Y%m%dT%H%M%SZ}-{mark}",
             cause=its.name,
             family=its.family,
             members={event.last.id: event},

@@ -2,13 +2,17 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut, RulesOut
 from gateway.city.api.context import Asking, Reader
 from gateway.city.problems import ProblemError
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
+
+
+class _Cap(Response):
+    media_type = "application/cap+xml"
 
 
 @router.get("/alerts")
@@ -43,6 +47,16 @@ async def acknowledge(here: Reader, caller: Asking, alert_id: str, body: Acknowl
     if done is None:
         raise _unknown(alert_id)
     return done
+
+
+@router.get("/events/{event_id}/cap.xml", response_class=_Cap)
+async def cap_xml(here: Reader, event_id: str) -> _Cap:
+    """The alert that an event belongs to, or that has this id, as Common Alerting Protocol 1.2."""
+    await here.desk.look()
+    found = here.desk.get(event_id)
+    if found is None:
+        raise ProblemError(404, f"There is no event or alert '{event_id}'; see /api/v1/alerts.")
+    return _Cap(here.desk.cap(found))
 
 
 @router.get("/rules")
