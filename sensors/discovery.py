@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import tomli_w
+from xxhash import xxh3_64_hexdigest
 
 from sensors.formats import Announcement
 from sensors.kinds import DIAGNOSTICS, Kind, Title
@@ -14,12 +15,19 @@ HOLDING = "holding"
 _TITLE = Title(zh="待登记设备", en="Undeclared devices", ko="미등록 기기")
 UNDECLARED = Kind.model_validate({"name": HOLDING, "title": _TITLE, "interval": "1h", "quantities": {}})
 """What is known of such devices: nothing that they say is judged."""
+_LONGEST = 64
 _NO_NAME = re.compile(r"[^\w.-]+")
 
 
 def cleaned(called: str) -> str:
-    """What something may be called here: letters, digits, ``.``, ``-`` and ``_``; the rest becomes ``_``."""
-    return _NO_NAME.sub("_", called)
+    """What something may be called here: letters, digits, ``.``, ``-`` and ``_``; the rest becomes ``_``.
+
+    A name that is too long keeps its beginning, and ends in a number that is made of the whole.
+    """
+    plain = _NO_NAME.sub("_", called)
+    if len(plain) <= _LONGEST:
+        return plain
+    return f"{plain[: _LONGEST - 9]}_{xxh3_64_hexdigest(called.encode('utf-8', 'backslashreplace'))[:8]}"
 
 
 def best_fit(quantities: Collection[str], kinds: Mapping[str, Kind]) -> str | None:

@@ -45,6 +45,7 @@ from gateway.edge.units import AS_SENT, UnitError, condition, conversion
 from sensors.discovery import HOLDING, UNDECLARED
 from sensors.formats import Answer, Decoded, Format, PayloadError, Quality, Sample
 from sensors.formats.json import plain
+from sensors.formats.objects import printable
 from sensors.kinds import Kind, Personal, known
 from sensors.personal import ALWAYS, normal
 
@@ -527,6 +528,10 @@ class Decoder:
         found = self._place(topic.source, names)
         if not isinstance(found, Sensor):
             return found[1]
+        called = topic.levels.get("sensor", found.name) if named is None else named
+        if (other := topic.source.called.setdefault(found.prefix, called)) != called:
+            both = f"{printable(called)!r} and {printable(other)!r} would both be the sensor {found.name!r}"
+            return f"{both}; give each a name of its own in a file of devices (source.devices)"
         if names["kind"] == HOLDING:
             self.discoveries.appeared(found, topic, named)
         if len(topic.sensors) >= self._limits.sensors:

@@ -58,6 +58,7 @@ class Source:
         discovers: Whether devices may appear that are not declared.
         plain: Whether a topic is one sensor and a message is what it measures at one time, in JSON.
         devices: By what their senders call them.
+        called: What the payload or the topic calls a sensor, by prefix, where it names it.
         sensors: By prefix.
         filter: The topics, as a broker is asked for them.
         pattern: The topics, with groups *kind*, *site* and *sensor*.
@@ -73,6 +74,7 @@ class Source:
         self.devices = _devices(config, kinds)
         self.plain = isinstance(self.format, Json) and not self.format.composed and config.devices is None
         self.sensors: dict[str, Sensor] = {}
+        self.called: dict[str, str] = {}
         levels = [_level(level) for level in config.topic.split("/")]
         self.filter = "/".join(
             "#" if level == "#" else "+" if level.startswith("{") else level for level in config.topic.split("/")

@@ -328,6 +328,32 @@ def test_once_it_is_declared_it_is_a_sensor(tmp_path: Path) -> None:
     assert after.decoder.discoveries.report() == []
 
 
+def test_a_device_with_a_long_name_is_listed_and_can_be_accepted(tmp_path: Path) -> None:
+    long = "in/" + "hall/" * 30 + "probe"
+    way = Way(discover(tmp_path, topic="in/#", format="json"))
+    entry = way.send([(long, b'{"temperature":1}')])
+    assert (len(points(entry)), entry.dead) == (1, [])
+    (found,) = way.decoder.discoveries.report()
+    assert found["device"] == long
+    (tmp_path / "devices.toml").write_text(str(found["declare"]), "utf-8")
+    accepted = Way(discover(tmp_path, topic="in/#", format="json"))
+    (point,) = points(accepted.send([(long, b'{"temperature":1}')]))
+    assert not point.startswith("holding")
+    (other,) = points(Way(discover(tmp_path, topic="in/#", format="json")).send([(long + "2", b'{"temperature":1}')]))
+    assert other.partition("sensor=")[2][:64] != point.partition("sensor=")[2][:64]
+
+
+def test_two_devices_never_become_one_sensor() -> None:
+    way = Way(source("zigbee2mqtt", "zigbee2mqtt/#", kind="weather"))
+    topics = ["zigbee2mqtt/hall/a", "zigbee2mqtt/hall_a", "zigbee2mqtt/hall/a", "zigbee2mqtt/hall a"]
+    entry = way.send([(topic, b'{"temperature":%d}' % number) for number, topic in enumerate(topics)])
+    assert [point.split()[1].partition(",")[0] for point in points(entry)] == ["temperature=0.0", "temperature=2.0"]
+    assert [letter.reason.partition(" would")[0] for letter in entry.dead] == [
+        "'hall_a' and 'hall/a'",
+        "'hall a' and 'hall/a'",
+    ]
+
+
 def test_undeclared_devices_are_bounded_and_leave_room_for_sensors(tmp_path: Path) -> None:
     way = Way(SourceConfig(), discover(tmp_path), limits=LimitsConfig(holding=2))
     entry = way.send([(f"zigbee2mqtt/d{n}", PORCH[1]) for n in range(4)])
