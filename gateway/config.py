@@ -537,12 +537,12 @@ class GradesSection(_Section):
 class CasesSection(_Section):
     """When cases open and close by themselves."""
 
-    watch: bool = Field(default=True, description="open cases from events, faults and silences of sensors")
+    watch: bool = Field(default=True, description="open cases from alerts, faults and silences of sensors")
     table: Path | None = Field(
         None, description="file with own departments, classes of cases and time limits; see cases.md"
     )
     open_at: Literal["blue", "yellow", "orange", "red"] = Field(
-        "orange", description="least severity of an event that opens a case"
+        "orange", description="least severity of an alert that opens a case"
     )
     fault_after: Duration = Field(300.0, description="how long a sensor does nothing but fail before that is a case")
     healthy_for: Duration = Field(600.0, description="how long a cause is over before its case closes by itself")

@@ -85,7 +85,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     book = config.alerts.path or config.store.path.with_name("alerts.db")
     desk = Desk(view, config.alerts, book, config.map.sources)
     parts = Context(Access(config, known), view, Hub(view, desk), known, desk, Cases(database, classes))
-    follower = Follower(parts.cases, view, config.cases)
+    follower = Follower(parts.cases, view, desk, config.cases)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

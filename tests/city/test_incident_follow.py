@@ -26,7 +26,7 @@ class Watched:
     def __init__(self, app: FastAPI, client: httpx.AsyncClient, folder: Path) -> None:
         here = app.state.context
         self.client, self.cases = client, here.cases
-        self.follower = Follower(here.cases, here.view, city_config(folder).cases)
+        self.follower = Follower(here.cases, here.view, here.desk, city_config(folder).cases)
         self.ahead = 0
 
     async def look(self, minutes: float = 0) -> list[dict[str, Any]]:
@@ -70,14 +70,16 @@ async def test_a_grave_event_opens_a_case_that_is_dispatched_by_rule(town: Watch
     assert len(await town.look()) == 1
 
 
-async def test_events_of_one_class_and_site_are_one_case(town: Watched) -> None:
+async def test_events_of_one_cause_are_one_case_as_grave_as_the_gravest(town: Watched) -> None:
     await town.event("e1", "orange")
-    await town.event("e2", "red", sensor="air-02")
     (case,) = await town.look()
+    await town.event("e2", "red", sensor="air-02")
     (again,) = await town.look()
-    assert case["id"] == again["id"]
+    assert (case["id"], again["severity"]) == (again["id"], "red")
     detail = (await town.client.get(f"/api/v1/incidents/{case['id']}")).json()
-    assert [step["action"] for step in detail["steps"]] == ["open", "file", "dispatch", "joined"]
+    assert [step["action"] for step in detail["steps"]] == ["open", "file", "dispatch", "graver"]
+    (alert,) = (await town.client.get("/api/v1/alerts")).json()["alerts"]
+    assert detail["steps"][0]["detail"] == {"alert": alert["id"], "sites": ["town"]}
 
 
 async def test_a_case_that_nobody_took_closes_when_its_events_are_over_for_a_while(town: Watched) -> None:
@@ -110,7 +112,7 @@ async def test_a_closed_case_is_not_opened_again_by_the_event_that_had_it(town: 
     for action in ("accept", "handled", "confirm"):
         town.cases.act(ADMIN, case["id"], Wish(action, note="done"))
     assert [item["state"] for item in await town.look(30)] == ["closed"]
-    await town.event("e2", "red")
+    await town.event("e2", "red", quantity="wind")
     assert [item["state"] for item in await town.look()] == ["closed", "dispatched"]
 
 

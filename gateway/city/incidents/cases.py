@@ -135,7 +135,9 @@ class Cases:
         with self.database.write() as transaction:
             return self.opened(transaction, report, who)
 
-    def opened(self, transaction: Transaction, report: Report, who: str) -> Incident:
+    def opened(
+        self, transaction: Transaction, report: Report, who: str, detail: dict[str, Any] | None = None
+    ) -> Incident:
         """As ``open``, within a transaction.
 
         Raises:
@@ -165,7 +167,7 @@ class Cases:
         self._enter(incident, State.REPORTED, now)
         transaction.add(incident)
         transaction.flush()
-        _remember(transaction, incident, who, "open", now, report.text)
+        _remember(transaction, incident, who, "open", now, report.text, detail)
         return incident
 
     def act(self, caller: Caller, incident_id: int, wish: Wish) -> Incident:
@@ -229,9 +231,10 @@ class Cases:
             self._enter(incident, target, now)
             _remember(transaction, incident, VIEW, action, now, "", detail)
 
-    def joined(self, transaction: Transaction, incident: Incident, text: str, severity: str) -> None:
-        """Notes another event of the same cause."""
-        _remember(transaction, incident, VIEW, "joined", now_ms(), text, {"severity": severity})
+    def graver(self, transaction: Transaction, incident: Incident, severity: str) -> None:
+        """Notes that the cause has become graver."""
+        incident.severity = severity
+        _remember(transaction, incident, VIEW, "graver", now_ms(), "", {"severity": severity})
 
     def over(self, transaction: Transaction, incident: Incident, action: str, *, by_itself: bool) -> None:
         """Closes a case whose cause is over.

@@ -1,10 +1,10 @@
-"""Cases that open and close by themselves: from events, and from faults and silences of sensors.
+"""Cases that open and close by themselves: from alerts, and from faults and silences of sensors.
 
-- An event of the severity ``open_at`` or worse opens a case of its kind's class, which is filed and dispatched by rule.
-  Further events of the same class at the same site join the case as long as it is open.
+- An alert, which is all events of one cause, of the severity ``open_at`` or worse opens a case of the class that names
+  its kind of sensor. It is filed and dispatched by rule.
 - A sensor one of whose quantities has done nothing but fail for ``fault_after``, or that is silent, opens a maintenance
   case. It closes by itself once the sensor has been well for ``healthy_for``.
-- A case of events closes by itself when they have all been over for ``healthy_for`` and nobody has begun to handle it;
+- A case of an alert closes by itself when that has been over for ``healthy_for`` and nobody has begun to handle it;
   one that has been handled is confirmed so, in place of somebody's verification.
 
 What has been seen for how long is known from looking: after a restart both times begin anew.
@@ -17,19 +17,20 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
+from gateway.city.alerts.desk import Desk
+from gateway.city.alerts.models import AlertOut
 from gateway.city.auth.people import now_ms
 from gateway.city.database.engine import DatabaseError
 from gateway.city.database.tables import Incident, IncidentEvent
-from gateway.city.incidents.cases import Cases, Report
+from gateway.city.incidents.cases import VIEW, Cases, Report
 from gateway.city.incidents.states import OPEN, State
 from gateway.city.models import SensorOut
-from gateway.city.store.base import Event, StoreError
+from gateway.city.store.base import StoreError
 from gateway.city.view import View
 from gateway.config import CasesSection
 
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 5.0
-_EVENTS = 1000
 _SILENCE = "silence"
 _FAIL = 4
 _SEVERITIES = ("blue", "yellow", "orange", "red")
@@ -41,14 +42,24 @@ class Seen:
     """What there is at one look.
 
     Attributes:
-        events: Events that have not ended.
+        alerts: Alerts that have not ended.
         sensors: Sensors by id.
         at: The time, in milliseconds.
     """
 
-    events: list[Event]
+    alerts: list[AlertOut]
     sensors: dict[str, SensorOut]
     at: int
+
+
+@dataclass(slots=True, frozen=True)
+class Opening:
+    """Why a case opens, and of which class."""
+
+    source: str
+    kind: str
+    text: str
+    alert: AlertOut | None
 
 
 @dataclass(slots=True)
@@ -70,12 +81,14 @@ class Follower:
     Args:
         cases: The cases.
         view: The city as it is now.
+        desk: Its alerts.
         config: When cases open and close.
     """
 
-    def __init__(self, cases: Cases, view: View, config: CasesSection) -> None:
+    def __init__(self, cases: Cases, view: View, desk: Desk, config: CasesSection) -> None:
         self._cases = cases
         self._view = view
+        self._desk = desk
         self._config = config
         self._failing = _Since()
         self._well = _Since()
@@ -103,9 +116,10 @@ class Follower:
         Raises:
             StoreError: If the store does not answer.
         """
+        await self._desk.look()
         snapshot, now = await self._view.snapshot(), now_ms()
-        events = await self._view.store.events(_EVENTS, open_only=True)
-        return Seen(events, {sensor.id: sensor for sensor in self._view.sensors(snapshot, now)}, now)
+        alerts = [alert for alert in self._desk.alerts() if alert.state != "ended"]
+        return Seen(alerts, {sensor.id: sensor for sensor in self._view.sensors(snapshot, now)}, now)
 
     def look(self, seen: Seen) -> None:
         """Opens, joins and closes what is due.
@@ -113,50 +127,46 @@ class Follower:
         Raises:
             DatabaseError: If the database does not answer.
         """
-        silent = {event.last.key.id for event in seen.events if event.last.quantity == _SILENCE}
-        failing = {
-            sensor.id
-            for sensor in seen.sensors.values()
-            if any(reading.flag == _FAIL for reading in sensor.readings) and sensor.state == "fresh"
+        silent = {
+            event.sensor_id: event.message
+            for alert in seen.alerts
+            for event in alert.events
+            if event.quantity == _SILENCE and event.until is None
         }
+        failing = {sensor.id for sensor in seen.sensors.values() if _failing(sensor) and sensor.state == "fresh"}
         self._failing.hold(failing, seen.at)
-        faulty = silent | {key for key in failing if self._failing.longer(key, self._config.fault_after, seen.at)}
-        self._well.hold({key for key, sensor in seen.sensors.items() if _well(sensor)} - silent, seen.at)
+        faulty = silent.keys() | {
+            key for key in failing if self._failing.longer(key, self._config.fault_after, seen.at)
+        }
+        self._well.hold({key for key, sensor in seen.sensors.items() if _well(sensor)} - silent.keys(), seen.at)
         with self._cases.database.write() as transaction:
             opened = list(
                 transaction.scalars(select(Incident).where(Incident.state.in_([state.value for state in OPEN])))
             )
-            self._follow_events(transaction, seen, opened)
+            self._follow_alerts(transaction, seen, opened)
             self._follow_faults(transaction, seen, opened, faulty, silent)
 
-    def _follow_events(self, transaction: Transaction, seen: Seen, opened: list[Incident]) -> None:
-        found = [event for event in seen.events if event.last.quantity != _SILENCE]
-        belonging = select(IncidentEvent).where(IncidentEvent.event.in_([event.last.id for event in found]))
+    def _follow_alerts(self, transaction: Transaction, seen: Seen, opened: list[Incident]) -> None:
+        alerts = {f"alert:{alert.id}": alert for alert in seen.alerts if not _silences(alert)}
+        belonging = select(IncidentEvent).where(IncidentEvent.event.in_(alerts))
         known = {item.event: item.incident_id for item in transaction.scalars(belonging)}
-        for event in found:
-            kind = self._cases.classes.of_kind.get(event.last.key.kind)
-            if kind is None or _rank(event.last.severity) < _rank(self._config.open_at) or event.last.id in known:
-                continue
-            incident = next(
-                (
-                    case
-                    for case in opened
-                    if (case.source, case.kind, case.site) == ("event", kind, event.last.key.site)
-                ),
-                None,
-            )
-            if incident is None:
-                incident = self._open(transaction, seen, event.last.key.id, "event", kind, event)
-                opened.append(incident)
-            else:
-                self._cases.joined(transaction, incident, event.last.message, event.last.severity)
-            transaction.add(IncidentEvent(event=event.last.id, incident_id=incident.id))
-            known[event.last.id] = incident.id
-        busy = {str(number) for number in known.values()}
-        cases = {str(case.id): case for case in opened if case.source == "event"}
-        self._calm.hold(cases.keys() - busy, seen.at)
-        for key, case in cases.items():
-            if not self._calm.longer(key, self._config.healthy_for, seen.at):
+        cases = {case.id: case for case in opened if case.source == "event"}
+        for key, alert in alerts.items():
+            kind = self._cases.classes.of_kind.get(alert.events[0].kind)
+            if key in known:
+                case = cases.get(known[key])
+                if case is not None and _rank(alert.severity) > _rank(case.severity or ""):
+                    self._cases.graver(transaction, case, alert.severity)
+            elif kind is not None and _rank(alert.severity) >= _rank(self._config.open_at):
+                first = alert.events[0]
+                case = self._open(
+                    transaction, seen, first.sensor_id, first.site, Opening("event", kind, first.message, alert)
+                )
+                transaction.add(IncidentEvent(event=key, incident_id=case.id))
+                known[key] = case.id
+        self._calm.hold({str(number) for number in cases.keys() - set(known.values())}, seen.at)
+        for number, case in cases.items():
+            if not self._calm.longer(str(number), self._config.healthy_for, seen.at):
                 continue
             if case.state in _UNTOUCHED:
                 self._cases.over(transaction, case, "over", by_itself=True)
@@ -164,44 +174,46 @@ class Follower:
                 self._cases.over(transaction, case, "confirm", by_itself=False)
 
     def _follow_faults(
-        self, transaction: Transaction, seen: Seen, opened: list[Incident], faulty: set[str], silent: set[str]
+        self, transaction: Transaction, seen: Seen, opened: list[Incident], faulty: set[str], silent: dict[str, str]
     ) -> None:
         kind = self._cases.classes.of_faults
         cases = {case.sensor: case for case in opened if case.source == "fault" and case.sensor}
         self._told = (self._told & faulty) | (cases.keys() & faulty)
         for sensor in sorted(faulty - self._told) if kind else ():
-            event = next((event for event in seen.events if event.last.key.id == sensor and sensor in silent), None)
-            self._open(transaction, seen, sensor, "fault", str(kind), event)
+            text = silent.get(sensor) or f"every value fails: {', '.join(_failing(seen.sensors[sensor]))}"
+            site = seen.sensors[sensor].site if sensor in seen.sensors else sensor.split(":")[1]
+            self._open(transaction, seen, sensor, site, Opening("fault", str(kind), text, None))
             self._told.add(sensor)
         for sensor, case in cases.items():
             if sensor not in faulty and self._well.longer(sensor, self._config.healthy_for, seen.at):
                 self._cases.over(transaction, case, "over", by_itself=True)
 
-    def _open(  # noqa: PLR0913, PLR0917 - what is known of it
-        self, transaction: Transaction, seen: Seen, sensor: str, source: str, kind: str, event: Event | None
-    ) -> Incident:
+    def _open(self, transaction: Transaction, seen: Seen, sensor: str, site: str, opening: Opening) -> Incident:
         place = seen.sensors.get(sensor)
         lat, lon = (place.lat, place.lon) if place else (None, None)
-        if event is not None:
-            text = event.last.message or f"{event.last.key.kind} {event.last.quantity}"
-        else:
-            readings = place.readings if place else []
-            failing = ", ".join(reading.quantity for reading in readings if reading.flag == _FAIL)
-            text = f"the filter fails every value of {failing}"
         report = Report(
-            source=source,
-            kind=kind,
-            text=text,
-            severity=event.last.severity if event is not None and source == "event" else None,
+            source=opening.source,
+            kind=opening.kind,
+            text=opening.text,
+            severity=None if opening.alert is None else opening.alert.severity,
             district=None if lat is None or lon is None else self._view.district(lon, lat),
-            site=place.site if place else event.last.key.site if event else None,
+            site=site,
             sensor=sensor,
             lat=lat,
             lon=lon,
         )
-        incident = self._cases.opened(transaction, report, "citygate")
+        detail = {} if opening.alert is None else {"alert": opening.alert.id, "sites": opening.alert.sites}
+        incident = self._cases.opened(transaction, report, VIEW, detail)
         self._cases.handed_on(transaction, incident)
         return incident
+
+
+def _silences(alert: AlertOut) -> bool:
+    return all(event.quantity == _SILENCE for event in alert.events)
+
+
+def _failing(sensor: SensorOut) -> list[str]:
+    return [reading.quantity for reading in sensor.readings if reading.flag == _FAIL]
 
 
 def _rank(severity: str) -> int:
@@ -209,4 +221,4 @@ def _rank(severity: str) -> int:
 
 
 def _well(sensor: SensorOut) -> bool:
-    return sensor.state == "fresh" and all(reading.flag != _FAIL for reading in sensor.readings)
+    return sensor.state == "fresh" and not _failing(sensor)
