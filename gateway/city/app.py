@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
@@ -17,7 +18,7 @@ from gateway.city.access import Access
 from gateway.city.alerts.desk import Desk
 from gateway.city.api import alerts, incidents, people, read, session, sta, write
 from gateway.city.api.context import Context, Reader
-from gateway.city.auth import first
+from gateway.city.auth import first, rights
 from gateway.city.auth.people import People
 from gateway.city.database.engine import Database, DatabaseError
 from gateway.city.grades.tables import TableError, load
@@ -54,6 +55,22 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+
+
+class _CityView(FastAPI):
+    """The application; its OpenAPI description names the problems too."""
+
+    def openapi(self) -> dict[str, Any]:
+        made = self.openapi_schema is not None
+        description = super().openapi()
+        if not made:
+            problems.describe(description, _asks_who)
+        return description
+
+
+def _asks_who(method: str, path: str) -> bool:
+    line = rights.row(method, path)
+    return line is None or rights.RIGHTS[line] is not rights.EVERYONE
 
 
 def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
@@ -109,7 +126,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
             await view.store.close()
             database.close()
 
-    app = FastAPI(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = _CityView(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
     for module in (read, alerts, session, people, incidents, sta, write):

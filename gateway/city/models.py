@@ -111,7 +111,7 @@ class Series(BaseModel):
     end: str
     step: float | None = Field(description="seconds; null for raw points")
     points: list[list[int | float | None]]
-    quarantined: list[tuple[int, float | None, int, str]] = Field(description="[ms, value, flag, reason]")
+    quarantined: list[list[int | float | str | None]] = Field(description="[ms, value, flag, reason]")
 
 
 class Events(BaseModel):

@@ -2,11 +2,13 @@
 
 import http
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from gateway.city.database.engine import DatabaseError
@@ -14,6 +16,71 @@ from gateway.city.store.base import StoreError
 
 _LOG = logging.getLogger(__name__)
 _UNAUTHORIZED = 401
+HEALTH = "/api/health"
+"""Answers whatever else does not."""
+MEDIA_TYPE = "application/problem+json"
+_CHALLENGE = {"WWW-Authenticate": {"description": "how to sign in", "schema": {"type": "string"}}}
+_RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "string"}}}
+_Headers = dict[str, dict[str, Any]]
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(description="the status in words", examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(description="what happened and what to do, for a person")
+    errors: list[dict[str, str]] = Field([], description="each wrong parameter, where parameters are wrong")
+
+
+class _Answer(NamedTuple):
+    name: str
+    description: str
+    detail: str
+    headers: _Headers | None = None
+    errors: tuple[dict[str, str], ...] = ()
+
+
+_LIMIT = "Input should be greater than or equal to 1"
+_ANSWERS = {
+    400: _Answer("Unreadable", "The request cannot be read.", "There was an error parsing the body"),
+    401: _Answer(
+        "NotSignedIn",
+        "Neither a session nor a token that is good for this.",
+        "Sign in, or send a token as 'Authorization: Bearer …'.",
+        _CHALLENGE,
+    ),
+    403: _Answer("NotAllowed", "Who asks may not do this.", "A viewer may not do this."),
+    404: _Answer(
+        "Nothing",
+        "There is nothing of this name.",
+        "There is no sensor 'air:old-town:air-99'; an id is kind:site:sensor, see /api/v1/sensors.",
+    ),
+    409: _Answer("Conflict", "It contradicts what is there.", "There is a person 'lin' already."),
+    422: _Answer(
+        "Wrong",
+        "A parameter, or a part of the body, is missing or wrong; `errors` names each.",
+        f"limit: {_LIMIT}",
+        errors=({"parameter": "limit", "detail": _LIMIT},),
+    ),
+    429: _Answer(
+        "TooMany",
+        "Too many wrong attempts.",
+        "Too many wrong attempts from this address; try again in 42 s.",
+        _RETRY,
+    ),
+    503: _Answer(
+        "Unavailable",
+        "What the answer is made of cannot be reached.",
+        "/var/lib/citygate/city.db: the embedded store cannot be used: disk I/O error; check the disk and the file's"
+        " owner",
+        _RETRY,
+    ),
+}
+_FASTAPI = "HTTPValidationError"
+"""What FastAPI calls its own description of wrong parameters, which this view does not answer with."""
+_METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
 class ProblemError(Exception):
@@ -36,18 +103,53 @@ def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, errors: list[dict[str, str]] | None = None
 ) -> JSONResponse:
     """A problem detail; ``errors`` names each wrong parameter."""
-    body: dict[str, object] = {
-        "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    if errors:
-        body["errors"] = errors
     headers = dict(headers or {})
     if status == _UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="citygate"'
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return JSONResponse(_body(status, detail, errors or ()), status, headers, media_type=MEDIA_TYPE)
+
+
+def describe(openapi: dict[str, Any], guarded: Callable[[str, str], bool]) -> None:
+    """Adds the problems that each operation may answer to an OpenAPI description.
+
+    A route names in its ``responses`` those that nothing else says of it, such as ``{409: {}}``.
+
+    Args:
+        openapi: The description; it is changed.
+        guarded: Whether a method and path ask who makes the request.
+    """
+    components = openapi["components"]
+    components["schemas"]["Problem"] = Problem.model_json_schema()
+    for unused in (_FASTAPI, "ValidationError"):
+        components["schemas"].pop(unused, None)
+    components["responses"] = {answer.name: _response(status, answer) for status, answer in _ANSWERS.items()}
+    for path, operations in openapi["paths"].items():
+        for method in operations.keys() & _METHODS:
+            operation = operations[method]
+            answers = operation["responses"]
+            in_path = any(parameter["in"] == "path" for parameter in operation.get("parameters", []))
+            statuses = {int(status) for status in answers if int(status) in _ANSWERS}
+            statuses |= {401, 403, 429} if guarded(method.upper(), path) else set()
+            statuses |= {400, 422} if "requestBody" in operation else set()
+            statuses |= {404} if in_path else set()
+            statuses |= set() if path == HEALTH else {503}
+            for status in sorted(statuses):
+                said = answers.get(str(status), {})
+                if "content" not in said or _FASTAPI in str(said):
+                    answers[str(status)] = {"$ref": f"#/components/responses/{_ANSWERS[status].name}"}
+            operation["responses"] = dict(sorted(answers.items()))
+
+
+def _response(status: int, answer: _Answer) -> dict[str, Any]:
+    example = _body(status, answer.detail, answer.errors)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}}
+    return {"description": answer.description, "content": content, "headers": answer.headers or {}}
+
+
+def _body(status: int, detail: str, errors: Sequence[dict[str, str]] = ()) -> dict[str, object]:
+    named: dict[str, object] = {"errors": list(errors)} if errors else {}
+    title = http.HTTPStatus(status).phrase
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **named}
 
 
 def install(app: FastAPI) -> None:

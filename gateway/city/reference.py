@@ -26,10 +26,11 @@ def page(openapi: dict[str, Any]) -> str:
         f"<title>{_text(info['title'])} API</title><style>{_STYLE}</style><h1>{_text(info['title'])} API</h1>",
         f"<p>Version {_text(info['version'])}. For programs: <a href=/openapi.json>openapi.json</a>.</p>",
     ]
-    schemas = openapi.get("components", {}).get("schemas", {})
+    components = openapi["components"]
+    schemas, shared = components["schemas"], components["responses"]
     for path, operations in openapi["paths"].items():
         for method, operation in operations.items():
-            parts += _operation(path, method, operation)
+            parts += _operation(path, method, operation, shared)
     parts.append("<h1>Shapes</h1>")
     for name, schema in sorted(schemas.items()):
         rows = [
@@ -39,14 +40,15 @@ def page(openapi: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _operation(path: str, method: str, operation: dict[str, Any]) -> list[str]:
+def _operation(path: str, method: str, operation: dict[str, Any], shared: dict[str, Any]) -> list[str]:
     rows = [
         (item["name"], _type(item.get("schema", {})), item.get("description", ""))
         for item in operation.get("parameters", [])
     ]
     answers = ", ".join(
         f"{status} {_type(schema)}".strip()
-        for status, answer in operation["responses"].items()
+        for status, said in operation["responses"].items()
+        for answer in [shared[said["$ref"].rsplit("/", 1)[-1]] if "$ref" in said else said]
         for content in [*answer.get("content", {}).values()][:1] or [{}]
         for schema in [content.get("schema", {})]
     )

@@ -76,7 +76,7 @@ def incident(here: Reader, caller: Asking, incident_id: int) -> CaseDetail:
     return _detail(here.cases, caller, here.cases.one(caller, _id(incident_id)))
 
 
-@router.post("/incidents/{incident_id}/steps", status_code=201)
+@router.post("/incidents/{incident_id}/steps", status_code=201, responses={409: {}})
 def take_step(here: Reader, caller: Asking, incident_id: int, body: StepIn) -> CaseDetail:
     """Does something to a case: the next stage, or a request for approval, or its answer."""
     if body.entered is not None:

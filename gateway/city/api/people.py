@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from gateway.city.api.context import Asking, Reader
 from gateway.city.auth.models import (
@@ -26,6 +26,7 @@ from gateway.city.problems import ProblemError
 
 router = APIRouter(prefix="/api/v1", tags=["people"])
 _MAX_ID = 2**31 - 1
+_PersonId = Annotated[int, Path(examples=[1])]
 
 
 @router.get("/people")
@@ -34,15 +35,15 @@ def people(here: Reader) -> Persons:
     return Persons(people=[_person(item) for item in here.people.all()])
 
 
-@router.post("/people", status_code=201)
+@router.post("/people", status_code=201, responses={409: {}})
 def add_person(here: Reader, caller: Asking, body: PersonIn) -> PersonLink:
     """Adds a person; hand the link over to them."""
     person, link = here.people.add(caller, body.name, body.title, body.role, body.districts, body.departments)
     return PersonLink(person=_person(person), link=f"/#link={link}")
 
 
-@router.patch("/people/{person_id}")
-def change_person(here: Reader, caller: Asking, person_id: int, body: PersonChange) -> PersonOut:
+@router.patch("/people/{person_id}", responses={409: {}})
+def change_person(here: Reader, caller: Asking, person_id: _PersonId, body: PersonChange) -> PersonOut:
     """Changes a person; who is disabled or gets another role has to sign in again."""
     changes = body.model_dump(exclude_none=True)
     if not changes:
@@ -50,8 +51,8 @@ def change_person(here: Reader, caller: Asking, person_id: int, body: PersonChan
     return _person(here.people.change(caller, _id(person_id), changes))
 
 
-@router.post("/people/{person_id}/link", status_code=201)
-def make_link(here: Reader, caller: Asking, person_id: int) -> PersonLink:
+@router.post("/people/{person_id}/link", status_code=201, responses={409: {}})
+def make_link(here: Reader, caller: Asking, person_id: _PersonId) -> PersonLink:
     """Makes a link by which a person chooses a new password; the old one works until then."""
     link = here.people.link(caller, _id(person_id))
     (person,) = [item for item in here.people.all() if item.id == person_id]

@@ -4,7 +4,7 @@ import math
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway import __version__
@@ -26,7 +26,7 @@ from gateway.city.models import (
     TownMap,
     iso,
 )
-from gateway.city.problems import ProblemError
+from gateway.city.problems import HEALTH, ProblemError
 from gateway.city.store.base import MAX_POINTS, LatestSensor, TooManyPointsError
 
 router = APIRouter()
@@ -35,11 +35,17 @@ _SENSOR_EVENTS = 50
 _TIME_LIMIT_MS = 9_000_000_000_000  # beyond any time that InfluxDB can hold
 
 
+_Id = Annotated[str, Path(description="kind:site:sensor", examples=["air:old-town:air-03"])]
+_Kind = Annotated[str | None, Query(description="a kind of sensors alone", examples=["air"])]
+_Site = Annotated[str | None, Query(description="a site alone", examples=["old-town"])]
+_State = Annotated[State | None, Query(description="a state alone")]
+
+
 class _GeoJson(JSONResponse):
     media_type = "application/geo+json"
 
 
-@router.get("/api/health", tags=["health"])
+@router.get(HEALTH, tags=["health"])
 async def health(here: Anyone) -> Health:
     """Whether the view works; always open."""
     status = "ok" if here.view.failure is None else "degraded"
@@ -79,9 +85,7 @@ async def town_map(here: Reader) -> TownMap:
 
 
 @router.get("/api/v1/sensors", tags=["sensors"])
-async def sensors(
-    here: Reader, kind: str | None = None, site: str | None = None, state: State | None = None
-) -> Sensors:
+async def sensors(here: Reader, kind: _Kind = None, site: _Site = None, state: _State = None) -> Sensors:
     """All sensors with their newest readings, or those of a kind, a site, a state."""
     now = city.now_ms()
     found = here.view.sensors(await here.view.snapshot(), now)
@@ -89,9 +93,7 @@ async def sensors(
 
 
 @router.get("/api/v1/sensors.geojson", tags=["sensors"], response_class=_GeoJson)
-async def sensor_features(
-    here: Reader, kind: str | None = None, site: str | None = None, state: State | None = None
-) -> SensorFeatures:
+async def sensor_features(here: Reader, kind: _Kind = None, site: _Site = None, state: _State = None) -> SensorFeatures:
     """Sensors as GeoJSON for a map of one's own: newest values, state and grade."""
     snapshot, now = await here.view.snapshot(), city.now_ms()
     grades = await here.view.grades(snapshot, now)
@@ -99,7 +101,7 @@ async def sensor_features(
 
 
 @router.get("/api/v1/sensors/{sensor_id}", tags=["sensors"])
-async def sensor_detail(here: Reader, sensor_id: str) -> SensorDetail:
+async def sensor_detail(here: Reader, sensor_id: _Id) -> SensorDetail:
     """One sensor, what its quantities mean, and its newest events."""
     latest = await _latest(here, sensor_id)
     out = here.view.sensor(latest, city.now_ms())
@@ -114,12 +116,17 @@ async def sensor_detail(here: Reader, sensor_id: str) -> SensorDetail:
 @router.get("/api/v1/sensors/{sensor_id}/series", tags=["sensors"])
 async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     here: Reader,
-    sensor_id: str,
-    quantity: Annotated[str, Query(description="name of the quantity, such as pm25")],
-    start: Annotated[str | None, Query(description="ISO 8601 or milliseconds; an hour before the end")] = None,
-    end: Annotated[str | None, Query(description="ISO 8601 or milliseconds; now")] = None,
+    sensor_id: _Id,
+    quantity: Annotated[str, Query(description="name of the quantity", examples=["pm25"])],
+    start: Annotated[
+        str | None,
+        Query(description="ISO 8601 or milliseconds; an hour before the end", examples=["2026-11-23T00:00:00+08:00"]),
+    ] = None,
+    end: Annotated[
+        str | None, Query(description="ISO 8601 or milliseconds; now", examples=["2026-11-24T00:00:00+08:00"])
+    ] = None,
     step: Annotated[
-        float | None, Query(ge=0.001, le=366 * 86400, description="seconds of a bucket; none for raw")
+        float | None, Query(ge=0.001, le=366 * 86400, description="seconds of a bucket; none for raw", examples=[3600])
     ] = None,
 ) -> Series:
     """A quantity over time, with flags, gaps as they are, and the values that were quarantined."""

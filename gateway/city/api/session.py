@@ -11,7 +11,7 @@ from gateway.city.auth.models import LinkUse, NewPassword, SignIn, Who, WhoseLin
 router = APIRouter(prefix="/api/v1", tags=["session"])
 
 
-@router.post("/session", status_code=204)
+@router.post("/session", status_code=204, responses={401: {}, 429: {}})
 def sign_in(here: Anyone, request: Request, body: SignIn) -> Response:
     """Opens a session of 12 hours for who knows a person's password, or the read token."""
     if body.token is not None:
@@ -32,7 +32,7 @@ def who(caller: Asking) -> Who:
     )
 
 
-@router.delete("/session", status_code=204)
+@router.delete("/session", status_code=204, responses={403: {}})
 def sign_out(here: Anyone, request: Request) -> Response:
     """Ends the session."""
     here.access.sign_out(request)
@@ -48,7 +48,7 @@ def change_password(here: Reader, caller: Asking, request: Request, body: NewPas
     return _opened(here, request, here.people.change_password(caller, body.old, body.new))
 
 
-@router.get("/link")
+@router.get("/link", responses={404: {}})
 def whose_link(
     here: Anyone, x_link: Annotated[str, Header(max_length=200, description="the link's secret")]
 ) -> WhoseLink:
@@ -56,7 +56,7 @@ def whose_link(
     return WhoseLink(name=here.people.of_link(x_link))
 
 
-@router.post("/link", status_code=204)
+@router.post("/link", status_code=204, responses={404: {}})
 def use_link(here: Anyone, request: Request, body: LinkUse) -> Response:
     """Sets the password of who was given the link, once, and opens a session."""
     return _opened(here, request, here.people.use_link(body.link, body.password, address(request)))

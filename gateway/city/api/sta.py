@@ -1,5 +1,6 @@
 """OGC SensorThings 1.1 below ``/sta/v1.1``, for clients that speak the standard; read only."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,36 +11,41 @@ from gateway.city.api.context import Reader
 from gateway.city.problems import ProblemError
 from gateway.city.sta import options as query
 from gateway.city.sta.answers import Answers, MissingError
-from gateway.city.sta.entities import SETS
+from gateway.city.sta.entities import OBSERVATIONS, SETS
 from gateway.city.sta.options import OptionError
 
 ROOT = "/sta/v1.1"
 router = APIRouter(prefix=ROOT, tags=["SensorThings"])
 
 _OPTIONS = {
-    "$filter": ("a condition", "phenomenonTime gt 2026-11-23T06:00:00Z and result gt 60"),
-    "$expand": ("what to put beside, nested with / or with options in parentheses", "Datastreams($top=3)"),
-    "$orderby": ("properties, each asc or desc", "phenomenonTime desc"),
-    "$select": ("properties to show", "name,properties"),
-    "$top": (f"most entities of an answer; {query.TOP} when absent, {query.MOST} at most", "10"),
-    "$skip": ("entities to leave out first", "20"),
-    "$count": ("true: how many there are in all, as @iot.count", "true"),
-    "$skiptoken": ("where a page of observations begins; for next links alone", None),
+    "$filter": "a condition",
+    "$expand": "what to put beside, nested with / or with options in parentheses",
+    "$orderby": "properties, each asc or desc",
+    "$select": "properties to show",
+    "$top": f"most entities of an answer; {query.TOP} when absent, {query.MOST} at most",
+    "$skip": "entities to leave out first",
+    "$count": "true: how many there are in all, as @iot.count",
+    "$skiptoken": "where a page of observations begins; for next links alone",
 }
-_PARAMETERS = [
-    {
-        "name": name,
-        "in": "query",
-        "required": False,
-        "description": text,
-        "schema": {"type": "string"},
-        **({} if example is None else {"example": example}),
-    }
-    for name, (text, example) in _OPTIONS.items()
-]
-_WRONG: dict[int | str, dict[str, Any]] = {
-    400: {"description": "an option cannot be used; the problem detail names it and says at which character"},
-    404: {"description": "nothing is at this address"},
+_BESIDE = ("$expand", "$select")
+"""The options of one entity."""
+_EXAMPLES = {"$filter": "properties/kind eq 'air'", "$orderby": "name desc", "$select": "name,properties"}
+_EXAMPLES |= {"$expand": "Datastreams($top=3)", "$top": "10", "$skip": "0", "$count": "true"}
+_EXAMPLES_OF = {
+    "Locations": {"$expand": "Things"},
+    "Datastreams": {"$expand": "Thing,ObservedProperty", "$filter": "ObservedProperty/name eq 'PM2.5'"},
+    OBSERVATIONS: {
+        "$filter": "phenomenonTime gt 2026-11-23T06:00:00Z and result gt 20",
+        "$expand": "Datastream",
+        "$orderby": "phenomenonTime desc",
+        "$select": "phenomenonTime,result",
+    },
+    "FeaturesOfInterest": {"$expand": "Observations($top=3)"},
+}
+_IDS = {
+    "Datastreams": "'air:old-town:air-03:pm25'",
+    "ObservedProperties": "'air:pm25'",
+    OBSERVATIONS: "'air:old-town:air-03:pm25@1795413932000'",
 }
 
 
@@ -54,10 +60,13 @@ class EntityOut(BaseModel):
     """An entity with its properties, its links, and what was expanded."""
 
     model_config = ConfigDict(extra="allow")
-    id: str = Field(
-        alias="@iot.id", description="absent when not selected", examples=["air:old-town:air-03:pm25@1795413932000"]
+    id: str | None = Field(
+        None,
+        alias="@iot.id",
+        description="absent when not selected",
+        examples=["air:old-town:air-03:pm25@1795413932000"],
     )
-    self_link: str = Field(alias="@iot.selfLink", description="absent when not selected")
+    self_link: str | None = Field(None, alias="@iot.selfLink", description="absent when not selected")
 
 
 class EntitiesOut(BaseModel):
@@ -97,21 +106,45 @@ def _route(path: str, model: type[BaseModel] | None, name: str, text: str, param
         _at,
         name=name,
         description=text,
-        responses={200: {"description": "found", **content}, **_WRONG},
+        responses={200: {"description": "found", **content}, 400: {}, 404: {}},
         response_class=JSONResponse,
         openapi_extra={"parameters": parameters},
     )
 
 
-_ID = {"name": "id", "in": "path", "required": True, "description": "the id in quotes", "schema": {"type": "string"}}
+def _parameters(set_: str, names: Iterable[str] = _OPTIONS) -> list[dict[str, Any]]:
+    examples = _EXAMPLES | _EXAMPLES_OF.get(set_, {})
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": _OPTIONS[name],
+            "schema": {"type": "string"},
+            **({"example": examples[name]} if name in examples else {}),
+        }
+        for name in names
+    ]
+
+
+def _in_path(name: str, text: str, example: str) -> dict[str, Any]:
+    schema = {"type": "string"}
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": schema, "example": example}
+
+
 for _set in SETS:
-    _route(f"/{_set}", EntitiesOut, _set, f"{_set}, a page of them.", _PARAMETERS)
-    _route(f"/{_set}({{id}})", EntityOut, f"one of {_set}", f"One of {_set}, by its id.", [_ID, *_PARAMETERS])
+    _id = _in_path("id", "the id in quotes", _IDS.get(_set, "'air:old-town:air-03'"))
+    _route(f"/{_set}", EntitiesOut, _set, f"{_set}, a page of them.", _parameters(_set))
+    _one = [_id, *_parameters(_set, _BESIDE)]
+    _route(f"/{_set}({{id}})", EntityOut, f"one of {_set}", f"One of {_set}, by its id.", _one)
 _route(
     "/{path:path}",
     None,
     "what is linked",
     "What is reached from an entity: its links, such as `Datastreams('air:old-town:air-03:pm25')/Observations`, and its"
     " properties, such as `Things('air:old-town:air-03')/name/$value`.",
-    [{**_ID, "name": "path", "description": "links and properties"}, *_PARAMETERS],
+    [
+        _in_path("path", "links and properties", "Datastreams('air:old-town:air-03:pm25')/Observations"),
+        *_parameters(OBSERVATIONS),
+    ],
 )

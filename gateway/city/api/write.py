@@ -6,9 +6,11 @@
 import asyncio
 import logging
 import zlib
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 
 from gateway.city.api.context import Anyone
 from gateway.city.store.base import StoreError
@@ -22,11 +24,52 @@ _MAX_BYTES = 32 * 2**20
 _NAMED = 20
 
 
+class BadLine(BaseModel):
+    """A line that was refused."""
+
+    line: int
+    message: str
+
+
+class WriteError(BaseModel):
+    """Why not everything was stored, as InfluxDB says it."""
+
+    code: str = Field(examples=["invalid"])
+    message: str = Field(examples=["partial write: 1 points stored, 1 refused: line 2: there is no field"])
+    line: int | None = Field(None, description="the first line that was refused")
+    errors: list[BadLine] = Field([], description="the first thousand of them")
+
+
 class _TooLargeError(Exception):
     pass
 
 
-@router.post("/write", status_code=204)
+def _refusal(description: str) -> dict[str, Any]:
+    return {"model": WriteError, "description": description}
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: _refusal("Some lines cannot be read or stored (the others are), or the body cannot be unpacked."),
+    401: _refusal("There is no write token, or a wrong one."),
+    404: _refusal("The view reads from InfluxDB, which takes what is written."),
+    413: _refusal("The body is too large."),
+    503: _refusal("The store cannot write; Retry-After says when to try again."),
+}
+_LINES: dict[str, Any] = {
+    "requestBody": {
+        "description": "line protocol",
+        "required": True,
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": "air,gateway=gw-1,site=old-town,sensor=air-03 pm25=31.5,pm25_qc=1i 1795413932000000000",
+            }
+        },
+    }
+}
+
+
+@router.post("/write", status_code=204, responses=_REFUSALS, openapi_extra=_LINES)
 async def write(  # noqa: PLR0911 - one return for each answer of the protocol
     here: Anyone, request: Request, precision: Precision = "ns", org: str = "", bucket: str = ""
 ) -> Response:
