@@ -135,6 +135,10 @@ class GatewayOut(BaseModel):
     spool_bytes: int
     rss_bytes: int
     sensors: int
+    more: dict[str, float] = Field(
+        description="what else the gateway says of itself: disk_free_bytes, cpu_s, messages, dead_letters, channels,"
+        " clock_known and connected (1 or 0), ...; see the data model"
+    )
 
 
 class Gateways(BaseModel):

@@ -62,6 +62,7 @@ from sensors.discovery import HOLDING, UNDECLARED
 from sensors.kinds import Kind, Quantity, Title
 
 _LEDGER = ("received", "delivered", "queued", "quarantined", "dead", "duplicate", "evicted")
+_NAMED_HEALTH = frozenset({*_LEDGER, "version", "uptime_s", "spool_bytes", "rss_bytes", "sensors"})
 _HEALTH_INTERVAL_S = 10.0
 _OTHER_INTERVAL_S = 60.0
 _EVENTS_SHOWN = 500
@@ -411,6 +412,11 @@ def gateway(health: GatewayHealth, now: int) -> GatewayOut:
         spool_bytes=int(number("spool_bytes")),
         rss_bytes=int(number("rss_bytes")),
         sensors=int(number("sensors")),
+        more={
+            name: value
+            for name, value in sorted(health.fields.items())
+            if isinstance(value, int | float) and name not in _NAMED_HEALTH
+        },
     )
 
 

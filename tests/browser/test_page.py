@@ -3,54 +3,22 @@
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, expect
 
 from tests.browser.town import CHARTED, City, reading, sensors
+from tests.browser.visit import SCREENSHOTS, SIZES, SMALL_TEXT, Visit, opened
 
-SCREENSHOTS = Path(__file__).parent / "screenshots"
-SIZES = {"wall": (1920, 1080), "desk": (1366, 768), "phone": (390, 844)}
 NOTHING = "\N{EN DASH}"
 CHARTED_ID = ":".join(CHARTED)
 
 
-@dataclass
-class Visit:
-    """A page that is open, and what went wrong on it."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
-
-
 @pytest.fixture
 def visit(browser: Browser, city: City, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Opens the page in English at the size of the parameter, and afterwards insists on a clean console."""
-    width, height = SIZES[getattr(request, "param", "wall")]
-    context = browser.new_context(
-        viewport=ViewportSize(width=width, height=height),
-        locale="en-GB",
-        timezone_id="Asia/Shanghai",
-        color_scheme="dark",
-        reduced_motion="reduce",
-    )
-    page = context.new_page()
-    visit = Visit(page)
-    page.on("console", lambda line: visit.complaints.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-    page.on(
-        "request",
-        lambda asked: None if asked.url.startswith((city.url, "data:", "blob:")) else visit.strangers.append(asked.url),
-    )
-    page.goto(city.url)
-    expect(page.get_by_test_id("live-count")).to_have_attribute("data-sensors", "63")
-    yield visit
-    context.close()
-    assert visit.complaints == []
-    assert visit.strangers == []
+    """Opens the page at the size of the parameter."""
+    with opened(browser, city, getattr(request, "param", "wall")) as visit:
+        yield visit
 
 
 def test_every_sensor_is_listed_and_on_the_map(visit: Visit) -> None:
@@ -230,11 +198,7 @@ def test_the_page_fits_its_screen(visit: Visit, city: City, request: pytest.Fixt
         page.screenshot(path=SCREENSHOTS / f"{name}{tab and '-'}{tab}.png")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if name == "phone":
-        small = (
-            "[...document.querySelectorAll('body *')].filter(e => [...e.childNodes].some(n => n.nodeType === 3 &&"
-            " n.textContent.trim()) && parseFloat(getComputedStyle(e).fontSize) < 16).map(e => e.outerHTML)"
-        )
-        assert page.evaluate(small) == []
+        assert page.evaluate(SMALL_TEXT) == []
 
 
 def test_an_undeclared_device_is_shown_with_what_accepts_it(visit: Visit, city: City) -> None:

@@ -150,11 +150,12 @@ async def test_an_event_lasts_from_its_first_point_to_its_end(client: httpx.Asyn
 async def test_a_gateway_shows_its_newest_ledger(client: httpx.AsyncClient, now: int) -> None:
     await write(
         client,
-        f'gateway,gateway=g received=9i,queued=4i,version="0.1.0" {now}',
+        f'gateway,gateway=g received=9i,queued=4i,version="0.1.0",clock_known=1i,cpu_s=2.5 {now}',
         f"gateway,gateway=g queued=5i {now - 1}",
     )
     (gateway,) = (await client.get("/api/v1/gateways")).json()["gateways"]
     assert (gateway["ledger"]["received"], gateway["ledger"]["queued"], gateway["version"]) == (9, 4, "0.1.0")
+    assert gateway["more"] == {"clock_known": 1, "cpu_s": 2.5}
     assert (await client.get("/api/v1/overview")).json()["gateways"] == {"total": 1, "alive": 1, "backlog": 4}
 
 

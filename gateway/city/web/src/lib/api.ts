@@ -133,7 +133,13 @@ export interface Gateway {
   spool_bytes: number
   rss_bytes: number
   sensors: number
+  /** What else it says of itself, by the names of the data model. */
+  more: Partial<Record<GatewayFact, number>>
 }
+
+export type GatewayFact =
+  | 'disk_free_bytes' | 'cpu_s' | 'messages' | 'dead_letters' | 'channels' | 'channels_learning' | 'sensors_silent'
+  | 'devices_undeclared' | 'clock_known' | 'connected' | 'stuck' | 'ledger_mismatches' | 'times_future' | 'times_past' | 'loose'
 
 export interface TownMap {
   center: [number, number] | null

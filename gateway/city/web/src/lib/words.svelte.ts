@@ -1,6 +1,7 @@
 /** The page's words in three languages; the choice is kept in the browser and changes everything at once. */
 import type { Flag, Language, Severity, State, Title } from './api'
 import { span } from './format'
+import { PAGES } from './pages'
 
 export const LANGUAGES: readonly Language[] = ['zh', 'en', 'ko']
 export const LANGUAGE_NAMES: Record<Language, [short: string, long: string]> = {
@@ -127,6 +128,7 @@ const WORDS = {
   ofTen: ['/ 10', 'of 10', '/ 10'],
   noVehicles: ['无车辆', 'no vehicles', '차량 없음'],
   limit: ['{severity}界限', '{severity} limit', '{severity} 한계'],
+  ...PAGES,
 } satisfies Record<string, [string, string, string]>
 
 export type Word = keyof typeof WORDS
