@@ -580,6 +580,48 @@ class AlertsSection(_Section):
     source_reach_km: float = Field(10.0, gt=0, description="farthest source that is named")
 
 
+class ChannelConfig(_Secrets):
+    """Where alerts are told beside the page."""
+
+    name: Name = Field(description="identifier, used once; letters that wait are kept under it")
+    type: Literal["webhook", "email", "mqtt"] = Field(description="how")
+    severity: Severity = Field("blue", description="the mildest that is told")
+    language: Literal["zh", "en", "ko"] = Field("en", description="of headline and text")
+    retry_for: Duration = Field(86400.0, gt=0, description="how long a letter is tried again that is not taken")
+    url: str | None = Field(None, pattern=r"^https?://[^/@\s]+", description="where to post (webhook)")
+    secret: SecretStr | None = Field(None, description="key of the signature (webhook); prefer secret_file")
+    secret_file: Path | None = Field(None, description="file that holds the key")
+    host: str | None = Field(None, description="mail server (email), broker (mqtt)")
+    port: Port | None = Field(None, description="its port; 587, 465 or 25 (email), 1883 or 8883 (mqtt) by default")
+    tls: Literal["starttls", "tls", "none"] | None = Field(
+        None, description="how the link is encrypted; `starttls` (email), `none` (mqtt) by default"
+    )
+    tls_ca: Path | None = Field(None, description="CA certificate; the system's CAs by default")
+    username: str | None = Field(None, description="user of the mail server or the broker")
+    password: SecretStr | None = Field(None, description="password; prefer password_file")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    sender: str | None = Field(None, pattern=r"^[^\r\n]+@[^\r\n]+\Z", description="from whom (email)")
+    to: tuple[Annotated[str, Field(pattern=r"^[^\s,@]+@[^\s,@]+\Z")], ...] = Field((), description="to whom (email)")
+    topic: str | None = Field(None, pattern=r"^[^+#\x00]{1,200}\Z", description="where to publish (mqtt)")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"webhook": ("url",), "email": ("host", "sender", "to"), "mqtt": ("host", "topic")}
+        missing = [key for key in needed[self.type] if not getattr(self, key)]
+        if missing:
+            msg = f"a channel of type '{self.type}' needs {' and '.join(map(repr, missing))}"
+            raise ValueError(msg)
+        if self.type == "mqtt" and self.tls == "starttls":
+            msg = "MQTT has no 'starttls'; use 'tls'"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def link(self) -> Literal["starttls", "tls", "none"]:
+        """How the link is encrypted."""
+        return self.tls or ("starttls" if self.type == "email" else "none")
+
+
 class RuleConfig(_Section):
     """What the city view raises an event for, beside the limits that gateways know."""
 
@@ -675,7 +717,16 @@ class CityConfig(_Section):
     grades: GradesSection = Field(default_factory=GradesSection)
     database: DatabaseSection = Field(default_factory=DatabaseSection)
     alerts: AlertsSection = Field(default_factory=AlertsSection)
+    channel: tuple[ChannelConfig, ...] = ()
     cases: CasesSection = Field(default_factory=CasesSection)
+
+    @model_validator(mode="after")
+    def _channels_differ(self) -> Self:
+        names = [channel.name for channel in self.channel]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            msg = f"two channels have the same name: {', '.join(twice)}"
+            raise ValueError(msg)
+        return self
 
 
 _Model = typing.TypeVar("_Model", bound=BaseModel)
@@ -846,7 +897,7 @@ def _explain(problem: Any, data: object, model: type[BaseModel]) -> str:  # noqa
         except (KeyError, IndexError, TypeError):
             value = None
             break
-    secret = bool({*loc} & {"token", "password", "write_token", "read_token"})
+    secret = bool({*loc} & {"token", "password", "secret", "write_token", "read_token"})
     shown = "" if not loc or value is None or isinstance(value, dict | list) or secret else f" = {value!r}"
     return f"{key}{shown}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
@@ -864,6 +915,7 @@ def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 __all__ = [
     "AccessSection",
     "AlertsSection",
+    "ChannelConfig",
     "CityConfig",
     "ConfigError",
     "GatewayConfig",

@@ -100,7 +100,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     database = Database(config)
     known = People(database)
     book = config.alerts.path or config.store.path.with_name("alerts.db")
-    desk = Desk(view, config.alerts, book, config.map.sources)
+    desk = Desk(view, config.alerts, book, config.map.sources, config.channel)
     parts = Context(Access(config, known), view, Hub(view, desk), known, desk, Cases(database, classes))
     follower = Follower(parts.cases, view, desk, config.cases)
 

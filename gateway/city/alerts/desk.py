@@ -16,16 +16,27 @@ from typing import Literal
 
 from gateway.city import view as city
 from gateway.city.alerts import cap, grouping, origin
-from gateway.city.alerts.book import Book
+from gateway.city.alerts.book import Book, Letter
+from gateway.city.alerts.channels import Channels
 from gateway.city.alerts.evaluate import PREFIX, Evaluation
 from gateway.city.alerts.families import Cause, cause
-from gateway.city.alerts.models import Acknowledgement, AlertEvent, AlertOut, Kept, RuleOut, RulesOut
+from gateway.city.alerts.models import (
+    Acknowledgement,
+    AlertEvent,
+    AlertOut,
+    ChannelOut,
+    ChannelsOut,
+    Kept,
+    RuleOut,
+    RulesOut,
+)
 from gateway.city.alerts.rules import Rules
+from gateway.city.alerts.wording import What
 from gateway.city.models import iso
 from gateway.city.registry import WatchedGeoJson
 from gateway.city.store.base import Event, StoreError
 from gateway.city.view import Snapshot, View
-from gateway.config import AlertsSection
+from gateway.config import AlertsSection, ChannelConfig
 from sensors.kinds import SEVERITIES, Title
 
 _LOG = logging.getLogger(__name__)
@@ -47,6 +58,7 @@ class Desk:
         config: The section ``[alerts]``.
         path: File of the book.
         sources: GeoJSON of sources of pollution, if there is one.
+        channels: Where alerts are told.
 
     Attributes:
         version: Grows with every change of an alert.
@@ -55,11 +67,20 @@ class Desk:
         ConfigError: If the file of rules has a mistake.
     """
 
-    def __init__(self, view: View, config: AlertsSection, path: Path, sources: Path | None) -> None:
+    def __init__(
+        self,
+        view: View,
+        config: AlertsSection,
+        path: Path,
+        sources: Path | None,
+        channels: tuple[ChannelConfig, ...] = (),
+    ) -> None:
         self.version = 0
         self._view = view
         self._config = config
         self._book = Book(path)
+        self._channels = Channels(channels, self._book, view)
+        self._letters: list[Letter] = []
         self._origins = origin.Origins(view.store, config)
         self._rules = Rules(config.rules)
         self._evaluation = Evaluation(self._rules, view)
@@ -87,12 +108,14 @@ class Desk:
             self._changed[alert.id] = 0
             self._evaluation.restore(alert.members.values())
         self._running = asyncio.create_task(self._run())
+        self._channels.start()
 
     async def close(self) -> None:
         """Ends; what was looked at is in the book."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
+        await self._channels.close()
         await asyncio.to_thread(self._book.close)
 
     async def _run(self) -> None:
@@ -136,6 +159,8 @@ class Desk:
                 for alert in self._alerts.values():
                     if alert.until is None or alert.id in self._unwritten:
                         await self._locate(alert, snapshot, now)
+                for alert in self._alerts.values():
+                    self._tell(alert, now)
                 self._forget(snapshot)
             await self._write()
             self._seen = snapshot
@@ -167,6 +192,26 @@ class Desk:
     def cap(self, alert: Kept) -> bytes:
         """An alert as Common Alerting Protocol 1.2."""
         return cap.document(alert, self._view, self._config)
+
+    async def channels(self) -> ChannelsOut:
+        """The channels.
+
+        Raises:
+            StoreError: If the book cannot be read.
+        """
+        waiting = await asyncio.to_thread(self._book.waiting)
+        return ChannelsOut(
+            channels=[
+                ChannelOut(
+                    name=config.name,
+                    type=config.type,
+                    severity=config.severity,
+                    waiting=waiting.get(config.name, 0),
+                    problem=self._channels.problems[config.name],
+                )
+                for config in self._channels.configs
+            ]
+        )
 
     def rules(self) -> RulesOut:
         """The rules that are in force."""
@@ -307,6 +352,24 @@ class Desk:
         if (alert.wind, alert.sources) != before:
             self._touch(alert)
 
+    def _tell(self, alert: Kept, now: int) -> None:
+        """Has channels told what began, became graver, or has been over for so long that it stays so."""
+        if not self._channels.configs:
+            return
+        what = self._due(alert, now)
+        if what is not None:
+            alert.told, alert.told_end = (alert.told, True) if what == "ended" else (alert.severity, False)
+            self._letters += self._channels.letters(alert, self.describe(alert), what, now)
+            self._touch(alert)
+
+    def _due(self, alert: Kept, now: int) -> What | None:
+        if alert.until is not None:
+            lasts = now - alert.until >= self._config.quiet * 1000
+            return "ended" if lasts and alert.told is not None and not alert.told_end else None
+        if alert.told is None:
+            return "begins"
+        return "graver" if grouping.rank(alert.severity) > grouping.rank(alert.told) else None
+
     def _forget(self, snapshot: Snapshot) -> None:
         """Lets go of what ended long ago, so that memory does not grow; the book still has it."""
         ended = sorted((a.revisions[-1], a.id) for a in self._alerts.values() if a.until is not None)
@@ -320,8 +383,12 @@ class Desk:
     async def _write(self) -> None:
         if self._unwritten:
             names = sorted(self._unwritten)
-            await asyncio.to_thread(self._book.write, [self._alerts[name] for name in names])
+            letters = list(self._letters)
+            await asyncio.to_thread(self._book.write, [self._alerts[name] for name in names], letters)
             self._unwritten.difference_update(names)
+            del self._letters[: len(letters)]
+            if letters:
+                self._channels.notify()
 
 
 def _state(alert: Kept) -> Literal["open", "acknowledged", "ended"]:

@@ -77,6 +77,8 @@ class Kept(BaseModel):
         sources: The likely ones first.
         upstream: Stations upstream.
         acknowledged: Who took notice.
+        told: The gravest severity that channels were told; None before.
+        told_end: Channels were told that it is over.
     """
 
     id: str
@@ -92,6 +94,8 @@ class Kept(BaseModel):
     sources: list[Source] = []
     upstream: list[Upstream] = []
     acknowledged: Acknowledgement | None = None
+    told: Severity | None = None
+    told_end: bool = False
 
     @property
     def sites(self) -> list[str]:
@@ -152,6 +156,22 @@ class RulesOut(BaseModel):
 
     problem: str = Field(description="why the file is not in force as it is now; empty if it is")
     rules: list[RuleOut]
+
+
+class ChannelOut(BaseModel):
+    """A channel."""
+
+    name: str
+    type: Literal["webhook", "email", "mqtt"]
+    severity: Severity = Field(description="the mildest that it tells")
+    waiting: int = Field(description="letters that were not taken yet")
+    problem: str = Field(description="why the last one was not taken; empty if it was")
+
+
+class ChannelsOut(BaseModel):
+    """Where alerts are told beside the page."""
+
+    channels: list[ChannelOut]
 
 
 class Acknowledge(BaseModel):

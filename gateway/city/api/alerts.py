@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut, RulesOut
+from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut, ChannelsOut, RulesOut
 from gateway.city.api.context import Asking, Reader
 from gateway.city.problems import ProblemError
 
@@ -57,6 +57,12 @@ async def cap_xml(here: Reader, event_id: str) -> _Cap:
     if found is None:
         raise ProblemError(404, f"There is no event or alert '{event_id}'; see /api/v1/alerts.")
     return _Cap(here.desk.cap(found))
+
+
+@router.get("/channels")
+async def channels(here: Reader) -> ChannelsOut:
+    """Where alerts are told beside the page, and what waits to be taken."""
+    return await here.desk.channels()
 
 
 @router.get("/rules")

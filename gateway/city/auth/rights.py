@@ -50,6 +50,7 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "GET /api/v1/alerts/{alert_id}": SIGNED_IN,
     "POST /api/v1/alerts/{alert_id}/acknowledge": DESK,
     "GET /api/v1/rules": SIGNED_IN,
+    "GET /api/v1/channels": SIGNED_IN,
     "GET /api/v1/events/{event_id}/cap.xml": SIGNED_IN,
     "GET /api/v1/gateways": SIGNED_IN,
     "GET /api/v1/stream": SIGNED_IN,
