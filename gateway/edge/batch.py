@@ -47,6 +47,7 @@ class Taken:
         salt: Tells the message from others that differ from it in nothing else; says nothing by itself.
         seen: Values of which pseudonyms or counts are wanted.
         known: Names that reasons may quote all the same.
+        own: Normal names of fields whose text is needed to read the message.
     """
 
     sealed: bool
@@ -54,6 +55,7 @@ class Taken:
     salt: int
     seen: tuple[Seen, ...] = ()
     known: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

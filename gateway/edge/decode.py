@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from itertools import chain, compress
@@ -39,7 +39,7 @@ from gateway.edge.readings import (
     Sensor,
 )
 from gateway.edge.reasons import Reason
-from gateway.edge.redact import coarse, scrubbed, withheld
+from gateway.edge.redact import coarse, scrubbed, withheld, without_text
 from gateway.edge.source import Source, SourceError, Topic, unknown_kind
 from gateway.edge.units import AS_SENT, UnitError, condition, conversion
 from sensors.discovery import HOLDING, UNDECLARED
@@ -121,16 +121,24 @@ class _Messages:
         self.fields.append(fields)
 
     def size(self, row: int) -> int:
-        """How many readings a row stands for on the ledger; what is left out of a message counts with its first."""
-        values = sum(value == value for value in self.fields[row].values())  # noqa: PLR0124 - not NaN
-        place = self.places[row]
-        return values + (len(self.problems[place][1]) if place in self.problems and self.first(row) else 0)
+        """How many readings a row stands for on the ledger."""
+        return sum(value == value for value in self.fields[row].values())  # noqa: PLR0124 - not NaN
+
+    def forget_problems(self, places: Iterable[int]) -> dict[str, int]:
+        """Of messages that leave for another reason: what is left out of them is told no more.
+
+        Returns:
+            How many readings that is, by source.
+        """
+        left_out: dict[str, int] = {}
+        for place in places:
+            source, problems = self.problems.pop(place, ("", ()))
+            if problems:
+                left_out[source] = left_out.get(source, 0) + len(problems)
+        return left_out
 
     def drop(self, rows: set[int]) -> None:
         """Takes rows out."""
-        for row in rows:
-            if self.first(row):
-                self.problems.pop(self.places[row], None)
         keep = [row not in rows for row in range(len(self.places))]
         for column in (self.places, self.sensors, self.layouts, self.firsts, self.times, self.fields):
             column[:] = compress(column, keep)  # type: ignore[arg-type]
@@ -261,14 +269,13 @@ class Decoder:
         keys = [self._key(batch, messages, place) for place in messages.places]
 
         leaving = self._impossible(batch, messages, times, dead)
-        duplicates: Counter[str] = Counter()
-        for row in self._known(batch, messages, times, keys) - leaving:
-            duplicates[messages.sensors[row].family.source] += messages.size(row)
-            leaving.add(row)
+        known = self._known(batch, messages, times, keys) - leaving
+        leaving |= known
+        duplicates = _duplicates(messages, known, leaving)
         accepted = keys if not leaving else [key for row, key in enumerate(keys) if row not in leaving]
         if others:
-            accepted = [*dict.fromkeys(accepted)]
-        held = [] if batch.boot is None else self._hold(batch, batch.boot, messages, times, leaving, dead)
+            accepted = [*dict.fromkeys([*accepted, *self._plain_keys(batch, messages, leaving)])]
+        held = self._hold(batch, batch.boot, messages, times, leaving, dead)
         if leaving:
             messages.drop(leaving)
             times = np.delete(times, list(leaving))
@@ -289,8 +296,17 @@ class Decoder:
         """By which a message is known again."""
         if messages.keys and (named := messages.keys.get(place)) is not None:
             return xxh3_64_intdigest(named.encode("utf-8", "backslashreplace"))
+        return self._plain_key(batch, place)
+
+    def _plain_key(self, batch: RawBatch, place: int) -> int:
         key = xxh3_64_intdigest(batch.payloads[place], xxh3_64_intdigest(batch.topics[place].encode()))
         return self._salted(batch, place, key) if batch.personal else key
+
+    def _plain_keys(self, batch: RawBatch, messages: _Messages, leaving: set[int]) -> Iterator[int]:
+        """By which messages whose time is that of their arrival are known when the broker sends them again."""
+        for row, (place, sensor) in enumerate(zip(messages.places, messages.sensors, strict=True)):
+            if place in messages.keys and sensor.family.format.relative_times and row not in leaving:
+                yield self._plain_key(batch, place)
 
     def _admit(self, batch: RawBatch, dead: list[DeadLetter]) -> tuple[_Messages, list[tuple[int, Topic]]]:
         """Finds the sensors, and reads what is plain. What is refused before it is read costs next to nothing.
@@ -447,6 +463,7 @@ class Decoder:
             places, sensors = [messages.places[row] for row in heads], [messages.sensors[row] for row in heads]
             if flooding := {places[number] for number in self._flooding(batch, places, sensors, dead)}:
                 messages.drop({row for row in range(plain, len(messages.places)) if messages.places[row] in flooding})
+                messages.forget_problems(flooding)
         if messages.gone:
             last = dict(zip(messages.sensors, messages.places, strict=True))
             messages.gone = {its: place for its, place in messages.gone.items() if last.get(its, -1) <= place}
@@ -560,15 +577,19 @@ class Decoder:
         if batch.retained:  # without a time of its own there is no telling of when it is
             rows = {row for row, place in enumerate(messages.places) if place in batch.retained and not timed[row]}
         met: set[int] = set(keys)
+        again = batch.redelivered.intersection(messages.keys)
         new = batch.again or batch.held  # what was read in part, or waits, is known and no duplicate
         seen, seen_before = (set[int](), set[int]()) if new else (self._seen, self._seen_before)
-        if len(met) == len(keys) and met.isdisjoint(seen) and met.isdisjoint(seen_before):
+        if not again and len(met) == len(keys) and met.isdisjoint(seen) and met.isdisjoint(seen_before):
             return rows
         met.clear()
         known, last = False, -1
         for row, (place, key) in enumerate(zip(messages.places, keys, strict=True)):
             if place != last:
                 known, last = key in met or key in seen or key in seen_before, place
+                if not known and place in again:
+                    sent_before = self._plain_key(batch, place)
+                    known = sent_before in seen or sent_before in seen_before
                 met.add(key)
             if known and (timed[row] or place in batch.redelivered or place in messages.keys):
                 rows.add(row)
@@ -577,13 +598,15 @@ class Decoder:
     def _hold(  # noqa: PLR0913, PLR0917 - what a batch is made of
         self,
         batch: RawBatch,
-        boot: Boot,
+        boot: Boot | None,
         messages: _Messages,
         times: Ints,
         leaving: set[int],
         dead: list[DeadLetter],
     ) -> list[Held]:
-        """Messages that wait for the clock, as they came; they leave the batch."""
+        """Messages that wait for the clock, without text that may be personal; they leave the batch."""
+        if boot is None:
+            return []
         waiting: dict[int, list[int]] = {}
         for row in np.flatnonzero(times == _UNTIMED).tolist():
             waiting.setdefault(messages.places[row], [])
@@ -595,7 +618,8 @@ class Decoder:
             if not rows:
                 continue
             leaving.update(rows)
-            source, readings = messages.sensors[rows[0]].family.source, sum(map(messages.size, rows))
+            source = messages.sensors[rows[0]].family.source
+            readings = sum(map(messages.size, rows)) + sum(messages.forget_problems([place]).values())
             if (taken := batch.personal.get(place)) and not taken.readable:
                 reason = "cannot wait for the clock: what is personal in it cannot be told from the rest"
                 letter = self._letter(batch, place, source, reason)
@@ -603,7 +627,10 @@ class Decoder:
                 dead.append(letter)
                 continue
             moment = batch.received[place] - boot.offset
-            held.append(Held(source, batch.topics[place], batch.payloads[place], readings, boot.id, moment, boot.floor))
+            payload = batch.payloads[place]
+            if taken and taken.sealed:
+                payload = without_text(payload, taken.own)
+            held.append(Held(source, batch.topics[place], payload, readings, boot.id, moment, boot.floor))
         return held
 
     @staticmethod
@@ -833,6 +860,17 @@ class Decoder:
         self._scattered.clear()
         for sensor in self._channels.sensors:
             sensor.names = None
+
+
+def _duplicates(messages: _Messages, known: set[int], leaving: set[int]) -> Counter[str]:
+    """How many readings leave with the rows that are known already, by source."""
+    duplicates: Counter[str] = Counter()
+    for row in known:
+        duplicates[messages.sensors[row].family.source] += messages.size(row)
+    if known and messages.problems:
+        here = {place for row, place in enumerate(messages.places) if row not in leaving}
+        duplicates.update(messages.forget_problems({messages.places[row] for row in known} - here))
+    return duplicates
 
 
 def _is_personal(name: str, kind: Kind) -> bool:

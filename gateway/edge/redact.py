@@ -16,11 +16,15 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.edge.batch import Entry, RawBatch, Seen, Taken
+from sensors.formats.json import COMPASS
+from sensors.formats.objects import number
 from sensors.kinds import Kind, Personal
 from sensors.personal import ALWAYS, REMOVED, Mentions, normal, plain_value, random_mac, taken_out
 
@@ -40,6 +44,10 @@ _WITHHELD = b"(withheld: personal data, "
 _WORD = re.compile(r"[^\s'\"`,;(){}\[\]<>=]+")
 _OPEN = {"json", "senml", "airrohr", "tasmota", "zigbee2mqtt"}
 """Formats whose JSON hides nothing: what is personal stands there under its name."""
+_TELLING = frozenset({
+    "bn", "bu", "chipid", "esp8266id", "espid", "lastseen", "n", "pressureunit", "tempunit", "time", "u", "valuetype",
+})  # fmt: skip
+"""Normal names of the text that these formats need beside values."""
 _SHORT = 4  # ASCII characters that are no plate and no number yet
 
 
@@ -51,6 +59,21 @@ def withheld(payload: bytes) -> bytes:
 def is_withheld(payload: bytes) -> bool:
     """Whether this stands in place of a sealed payload."""
     return payload.startswith(_WITHHELD)
+
+
+def without_text(payload: bytes, own: Collection[str]) -> bytes:
+    """A JSON payload without the text in it that is no number, time or direction: it may be about a person.
+
+    Args:
+        payload: As it is read.
+        own: Normal names of fields whose text is needed.
+    """
+
+    def decide(path: str, value: object) -> object:
+        return value if normal(path) in own else _no_text(value)
+
+    clean = taken_out(json.loads(payload), decide)
+    return json.dumps({} if clean is REMOVED else clean, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def scrubbed(reason: str, payload: bytes, known: Collection[str] = ()) -> str:
@@ -80,12 +103,16 @@ def coarse(value: float, grid: float) -> float:
 
 
 class _Rules(NamedTuple):
-    """What is personal in the messages of a topic: normal name → the name as declared, and what is done."""
+    """What is personal in the messages of a topic: normal name → the name as declared, and what is done.
+
+    Text under the names in ``own`` is needed to read a message.
+    """
 
     fields: Mapping[str, tuple[str, Personal]]
     declared: bool
     known: frozenset[str] = frozenset()
     opaque: bool = False
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -257,7 +284,7 @@ class Redactor:
         fields |= {_key(sent): (to, declared[to]) for sent, to in config.rename.items() if to in declared}
         explicit = bool(declared) or config.personal
         known = quantities | {config.declared.time or ""}
-        return _Rules(fields, explicit, known, explicit and config.format not in _OPEN)
+        return _Rules(fields, explicit, known, explicit and config.format not in _OPEN, _TELLING | own)
 
     def _take(self, payload: bytes, rules: _Rules, *, in_place: bool = False) -> tuple[bytes, Taken | None]:
         """The payload without its personal fields, and what was taken; None if there was nothing."""
@@ -299,7 +326,7 @@ class Redactor:
         secret = payload + repr(values).encode("utf-8", "backslashreplace")
         salt = int.from_bytes(hashlib.blake2b(secret, key=self._secret, digest_size=8).digest(), "little")
         readable = readable and not rules.opaque
-        return payload, Taken(rules.declared or not readable, readable, salt, tuple(seen), rules.known)
+        return payload, Taken(rules.declared or not readable, readable, salt, tuple(seen), rules.known, rules.own)
 
     def _pseudonym(self, seen: Seen) -> str:
         if (key := self._keys.get(seen.rule.period)) is None or self._since_boot() - key.born >= seen.rule.period:
@@ -349,6 +376,26 @@ def _texts(config: Any) -> Iterable[str]:  # noqa: ANN401 - whatever options a f
             yield from chain.from_iterable(_texts(item) for item in items)
 
 
+def _no_text(value: object) -> object:
+    match value:
+        case str() if not _says_a_value(value):
+            return REMOVED
+        case list() if any(isinstance(one, str) for one in value):
+            return [one for one in value if not isinstance(one, str) or _says_a_value(one)]
+        case _:
+            return value
+
+
+def _says_a_value(text: str) -> bool:
+    with suppress(ValueError):
+        number(text)
+        return True
+    with suppress(ValueError):
+        datetime.fromisoformat(text)
+        return True
+    return text.strip().upper() in COMPASS
+
+
 def _coarsened(value: object, grid: float) -> object:
     match value:
         case list():
@@ -371,4 +418,4 @@ def _add(entry: Entry, line: str, source: str, readings: int) -> None:
         counts[fate] = counts.get(fate, 0) + readings
 
 
-__all__ = ["LEAST", "Redactor", "coarse", "is_withheld", "scrubbed", "withheld"]
+__all__ = ["LEAST", "Redactor", "coarse", "is_withheld", "scrubbed", "withheld", "without_text"]

@@ -8,6 +8,7 @@ from sensors.formats.objects import read
 _TOPIC = re.compile(r"(?:.+/)?sensor/(?:([\w-]+)/)?([\w-]+)/config")
 _TEMPLATE = re.compile(r"\{\{-?\s*value_json((?:\.\w+|\['[^']+'\]|\[\"[^\"]+\"\]|\[\d+\])+)\s*(?:\|[^}]*)?-?\}\}")
 _STEP = re.compile(r"\.(\w+)|\['([^']+)'\]|\[\"([^\"]+)\"\]|\[(\d+)\]")
+_LONGEST = 256  # characters: what is announced is kept until the gateway ends
 _SHORT = {
     "stat_t": "state_topic",
     "val_tpl": "value_template",
@@ -63,8 +64,13 @@ class HomeAssistant(Format):
         path = tuple(next(filter(None, step)) for step in _STEP.findall(found[1]))
         kind, unit = said.get("device_class"), said.get("unit_of_measurement")
         quantity = _CLASSES.get(kind, kind) if isinstance(kind, str) and kind else path[-1].lower()
-        name = _name(said.get("device")) or match[1] or match[2]
-        announced = Announcement(name, state, path, quantity, unit if isinstance(unit, str) else None)
+        name = (_name(said.get("device")) or match[1] or match[2])[:_LONGEST]
+        unit = unit[:_LONGEST] if isinstance(unit, str) else None
+        for key, text in (("state_topic", state), ("value_template", ".".join(path)), ("device_class", quantity)):
+            if len(text) > _LONGEST:
+                msg = f"{key}: expected at most {_LONGEST} characters, found {len(text)}"
+                raise PayloadError(msg)
+        announced = Announcement(name, state, path, quantity, unit)
         return Decoded([], announced=(announced,))
 
 

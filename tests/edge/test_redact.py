@@ -146,6 +146,16 @@ def test_personal_numbers_are_no_quantities() -> None:
     assert entry.counts["city"] == {"received": 1, "queued": 1, "quarantined": 0, "dead": 0, "duplicate": 0}
 
 
+def test_no_free_text_waits_for_the_clock_where_personal_data_is_declared() -> None:
+    said = {"speed": "40", "who": PLATE, "all": [PLATE, 3], "in": {"it": PLATE}, "wind_dir": "NE"}
+    (held,) = Way().send(said, boot=Boot("b", 0, 0), now=5000).held
+    assert json.loads(held.payload) == {"speed": "40", "all": [3], "in": {}, "wind_dir": "NE"}
+    pack = [{"bn": "gate/", "n": "speed", "u": "km/h", "v": 40}, {"n": "who", "vs": PLATE}]
+    senml = SourceConfig(topic="#", format="senml", kind="passage", site="east")
+    (held,) = Way(senml).send(pack, boot=Boot("b", 0, 0), now=5000).held
+    assert json.loads(held.payload) == [pack[0], {"n": "who"}]
+
+
 def test_what_was_taken_out_is_told_apart_and_not_told() -> None:
     way = Way()
     entry = way.send({"ts": NOW, "plate": PLATE}, {"ts": NOW, "plate": "京A54321"}, {"ts": NOW, "plate": PLATE})

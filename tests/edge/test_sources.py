@@ -103,6 +103,15 @@ def test_what_is_loose_is_counted_by_source() -> None:
     assert (way.decoder.loose_messages, way.decoder.loose) == (1, {"s": {"no QN": 1}})
 
 
+def test_what_is_left_out_of_a_message_is_told_though_its_first_sample_has_no_possible_time() -> None:
+    way = Way(source("influx", kind="weather", sensor="q"))
+    payload = b'm a=1 -5\nm b="x" 1700000000\nm c=3 1700000000'
+    first, again = way.send([("in/a", payload)]), way.send([("in/a", payload)])
+    assert [letter.reason.partition(" ")[0] for letter in first.dead] == ["time:", "line"]
+    assert (total(first)["received"], total(first)["dead"]) == (3, 2)
+    assert (total(again)["received"], total(again)["dead"], total(again)["duplicate"]) == (3, 1, 2)
+
+
 def test_a_message_of_several_samples_is_one_duplicate() -> None:
     way = Way(stations())
     two = frame("M1", "a34004-Rtd=15,a34004-Flag=N") + b"\r\n" + frame("M2", "a34004-Rtd=16;a34002-Rtd=x")
@@ -122,6 +131,17 @@ def test_a_message_whose_samples_cannot_all_be_dated_waits_whole_for_the_clock()
     assert (held.readings, held.moment) == (2, 1_000)
     released = RawBatch([held.topic], [held.payload], [NOW], held=[1])
     assert [line.split()[-1] for line in points(way.take(released))] == ["1795392000000", str(NOW)]
+
+
+def test_what_was_five_seconds_ago_is_known_when_the_broker_sends_it_again() -> None:
+    way = Way(source("senml", kind="weather"))
+    message = ("in/a", b'[{"n":"s1/temperature","v":1,"t":-5}]')
+    assert len(points(way.send([message], now=NOW))) == 1
+    assert len(points(way.send([message], now=NOW + 60_000))) == 1, "said anew, it is another time"
+    again = raw([message], NOW + 61_000)
+    again.redelivered.add(0)
+    entry = way.take(again)
+    assert (points(entry), total(entry)["duplicate"]) == ([], 1)
 
 
 def test_an_uplink_heard_by_two_gateways_is_one_whatever_their_bytes_and_topics() -> None:

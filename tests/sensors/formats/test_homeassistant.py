@@ -39,7 +39,14 @@ def test_what_announces_no_value_that_a_key_leads_to_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "why"), [(b"[1]", "expected a JSON object"), (b"{", "at byte 1"), (b"{}", "state_topic: expected")]
+    ("payload", "why"),
+    [
+        (b"[1]", "expected a JSON object"),
+        (b"{", "at byte 1"),
+        (b"{}", "state_topic: expected"),
+        (b'{"state_topic":"%b","value_template":"{{ value_json.t }}"}' % (b"a" * 257), "state_topic: expected at most"),
+        (b'{"state_topic":"a","value_template":"{{ value_json.%b }}"}' % (b"a" * 257), "value_template: expected at"),
+    ],
 )
 def test_what_is_no_announcement_is_told(payload: bytes, why: str) -> None:
     with pytest.raises(PayloadError, match=why):
