@@ -26,8 +26,8 @@ def city(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int])
 
 
 @contextlib.contextmanager
-def served(folder: Path, port: int) -> Iterator[City]:
-    """Runs `citygate city` on an empty folder, and writes the town's readings."""
+def served(folder: Path, port: int, more: str = "") -> Iterator[City]:
+    """Runs `citygate city` on an empty folder, with more settings, and writes the town's readings."""
     if not PAGE.is_file():
         pytest.fail(f"{PAGE} is not there: installing the project builds it (pip install -e .)")
     (folder / "sensors.geojson").write_text(json.dumps(registry()), encoding="utf-8")
@@ -36,7 +36,7 @@ def served(folder: Path, port: int) -> Iterator[City]:
         f'[server]\nhost = "127.0.0.1"\nport = {port}\n[access]\nwrite_token = "{TOKEN}"\n'
         '[store]\ntype = "embedded"\npath = "city.db"\n'
         '[map]\nsensors = "sensors.geojson"\nsources = "sources.geojson"\ncenter = [119.2, 30.15]\nzoom = 10\n'
-        'title = { zh = "临安", en = "Lin\'an", ko = "린안" }\n',
+        'title = { zh = "临安", en = "Lin\'an", ko = "린안" }\n' + more,
         encoding="utf-8",
     )
     log = folder / "city.log"

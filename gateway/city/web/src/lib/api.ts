@@ -292,12 +292,67 @@ export interface Who {
   csrf: string | null
 }
 
+export type CaseState = 'reported' | 'filed' | 'dispatched' | 'handling' | 'verifying' | 'deferred' | 'closed' | 'refused' | 'void' | 'merged'
+export type CaseStatus = 'in time' | 'running out' | 'late' | 'paused' | 'ended'
+
+export interface Case {
+  id: number
+  receipt: string
+  source: string
+  kind: string
+  severity: Severity | null
+  text: string
+  district: string | null
+  site: string | null
+  sensor: string | null
+  state: CaseState
+  department: string | null
+  opened: string
+  entered: string
+  due: string | null
+  closed: string | null
+  status: CaseStatus
+  merged_into: number | null
+  asked: { what: 'return' | 'void' | 'extension' | 'deferral'; by: string; note: string; hours: number | null } | null
+}
+
+export interface CaseDetail extends Case {
+  allowed: string[]
+  steps: { time: string; who: string; action: string; state: CaseState; note: string; detail: Record<string, unknown> }[]
+}
+
+export interface CaseClasses {
+  classes: { kind: string; title: Title; department: string }[]
+  departments: { department: string; title: Title }[]
+}
+
+export interface Figures {
+  days: number
+  by_state: Record<CaseState, number>
+  closed_on_time: number | null
+  rework_rate: number | null
+  hours_per_case: number | null
+  goal_hours: number
+}
+
 function post(path: string, body: unknown) {
   return call<unknown>(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
 }
 
 export const signIn = (credentials: Credentials) => post('/api/v1/session', credentials)
 export const getWho = () => call<Who>('/api/v1/session')
+/** A POST by whoever has signed in; it repeats the session's csrf. */
+async function change<T>(path: string, body: unknown) {
+  const headers = { 'content-type': 'application/json', 'X-CSRF-Token': (await getWho()).csrf ?? '' }
+  return call<T>(path, { method: 'POST', headers, body: JSON.stringify(body) })
+}
+
+export const getCases = (openOnly: boolean) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=500&open=${String(openOnly)}`)
+export const getCase = (id: number) => call<CaseDetail>(`/api/v1/incidents/${id}`)
+export const getCaseClasses = () => call<CaseClasses>('/api/v1/incident-classes')
+export const getFigures = () => call<Figures>('/api/v1/incident-figures')
+export const openCase = (kind: string, text: string) => change<CaseDetail>('/api/v1/incidents', { kind, text })
+export const takeStep = (id: number, step: Record<string, unknown>) => change<CaseDetail>(`/api/v1/incidents/${id}/steps`, step)
 export const signOut = async () =>
   call<unknown>('/api/v1/session', { method: 'DELETE', headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' } })
 export const acknowledge = (id: string, by: string, csrf: string | null) =>

@@ -1,5 +1,5 @@
 /** Which page is shown: it stands behind the # of the address, so that a link, a bookmark and the back button work. */
-export const PLACES = ['wall', 'gateways'] as const
+export const PLACES = ['wall', 'cases', 'gateways'] as const
 export type Place = (typeof PLACES)[number]
 
 /** The place that an address shows; what is no page is the wall. */
@@ -14,6 +14,8 @@ export const addressOf = (path: string): string => `#/${path === 'wall' ? '' : p
 class Router {
   hash = $state(location.hash)
   readonly place = $derived(placeOf(this.hash))
+  /** The number of what the page shows in particular, as in `#/cases/17`; 0 for nothing. */
+  readonly number = $derived(Number(/^#\/\w+\/(\d+)$/.exec(this.hash)?.[1] ?? 0))
 
   constructor() {
     addEventListener('hashchange', () => (this.hash = location.hash))

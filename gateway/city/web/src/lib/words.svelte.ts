@@ -21,6 +21,25 @@ const WORDS = {
   signOut: ['退出', 'Sign out', '로그아웃'],
   signIn: ['登录', 'Sign in', '로그인'],
   signInHelp: ['请输入访问令牌。令牌由系统管理员发放。', 'Enter the read token. Whoever runs this server has it.', '읽기 토큰을 입력하세요. 서버 관리자가 발급합니다.'],
+  cases: ['案件', 'Cases', '사건'],
+  toList: ['返回列表', 'Back to the list', '목록으로'],
+  openCasesOnly: ['仅显示未结', 'Only open ones', '진행 중만'],
+  noCases: ['没有案件。严重告警、设备故障或人工上报会在这里成为案件。', 'No cases. A grave alert, a faulty sensor or a report becomes one here.', '사건이 없습니다. 심각한 경보, 장비 고장, 신고가 여기에 표시됩니다.'],
+  chooseCase: ['从列表中选择一个案件。', 'Choose a case from the list.', '목록에서 사건을 선택하세요.'],
+  newCase: ['上报案件', 'Open a case', '사건 접수'],
+  caseKind: ['类别', 'Class', '분류'],
+  caseText: ['情况描述', 'What is it?', '내용'],
+  caseNote: ['说明', 'Note', '설명'],
+  caseHours: ['小时', 'Hours', '시간'],
+  caseInto: ['并入案件编号', 'Number of the other case', '병합할 사건 번호'],
+  department: ['责任部门', 'Department', '담당 부서'],
+  place: ['地点', 'Place', '장소'],
+  due: ['期限', 'Due', '기한'],
+  receipt: ['回执编号', 'Receipt', '접수 번호'],
+  history: ['办理过程', 'History', '처리 이력'],
+  nothingToDo: ['您目前无需对此案件操作。', 'There is nothing for you to do here now.', '지금 하실 일이 없습니다.'],
+  fasterOne: ['他人已先操作，案件已更新。', 'Somebody was faster; the case is shown as it is now.', '다른 사람이 먼저 처리했습니다. 현재 상태를 표시합니다.'],
+  caseFigures: ['30 天：按期结案 {time}，每案 {hours} 小时（目标 {goal}），返工 {rework}', '30 days: {time} closed on time, {hours} h a case (goal {goal}), rework {rework}', '30일: 기한 내 종결 {time}, 건당 {hours}시간(목표 {goal}), 재처리 {rework}'],
   name: ['用户名', 'Name', '사용자 이름'],
   password: ['密码', 'Password', '비밀번호'],
   passwordAgain: ['再次输入密码', 'Password, once more', '비밀번호 다시 입력'],
@@ -210,7 +229,7 @@ class Words {
     localStorage.setItem('citygate.language', language)
   }
 
-  private pick(words: [string, string, string], values: Record<string, string | number> = {}): string {
+  pick(words: [string, string, string], values: Record<string, string | number> = {}): string {
     const text = words[LANGUAGES.indexOf(this.language)] ?? words[1]
     return text.replace(/\{(\w+)\}/g, (_, key: string) => String(values[key] ?? ''))
   }
