@@ -27,6 +27,7 @@ from gateway.city.incidents.classes import ClassesError
 from gateway.city.incidents.classes import load as load_classes
 from gateway.city.incidents.follow import Follower
 from gateway.city.problems import ProblemError
+from gateway.city.rendered import Rendered
 from gateway.city.store.base import Store, StoreError
 from gateway.city.store.embedded import EmbeddedStore
 from gateway.city.store.influx import InfluxStore
@@ -101,7 +102,8 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     known = People(database)
     book = config.alerts.path or config.store.path.with_name("alerts.db")
     desk = Desk(view, config.alerts, book, config.map.sources, config.channel)
-    parts = Context(Access(config, known), view, Hub(view, desk), known, desk, Cases(database, classes))
+    hub, cases = Hub(view, desk), Cases(database, classes)
+    parts = Context(Access(config, known), view, hub, known, desk, cases, Rendered())
     follower = Follower(parts.cases, view, desk, config.cases)
 
     @contextlib.asynccontextmanager

@@ -59,7 +59,7 @@ class _Air:
     hours: Hours
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Grades:
     """The grades of one moment: for the API, and the level of each sensor by its id."""
 

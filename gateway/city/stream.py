@@ -45,6 +45,7 @@ class Hub:
         self._view = view
         self._desk = desk
         self._alerts = 0
+        self._whole: tuple[tuple[object, ...], list[bytes]] | None = None
         self._next_id = now_ms()  # so that ids of an earlier run are never met again
         self._kept: deque[_Message] = deque(maxlen=_KEPT)
         self._listeners: set[asyncio.Queue[_Message | None]] = set()
@@ -103,18 +104,23 @@ class Hub:
         except StoreError:
             return []  # the page gets everything as soon as the store is back
         now = now_ms()
+        grades = self._view.grades_soon(snapshot, now)
+        last = self._kept[-1].id if self._kept else self._next_id
+        whole = snapshot, grades, last, self._desk.version
+        if self._whole is not None and self._whole[0] == whole:  # many pages come back at once
+            return self._whole[1]
         parts: list[tuple[str, BaseModel]] = [
             ("sensors", Sensors(time=iso(now), sensors=self._view.sensors(snapshot, now))),
             ("events", Events(events=[event(item) for item in snapshot.events])),
             ("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways])),
             ("alerts", AlertsOut(alerts=self._desk.alerts()[:_ALERTS])),
         ]
-        grades = self._view.grades_soon(snapshot, now)
         if grades is not None:
             parts.append(("grades", grades.out))
-        last = self._kept[-1].id if self._kept else self._next_id
         # the id comes with the last part only: a page that lost the line before it has not seen everything
-        return [_encode(None, name, part) for name, part in parts[:-1]] + [_encode(last, *parts[-1])]
+        texts = [_encode(None, name, part) for name, part in parts[:-1]] + [_encode(last, *parts[-1])]
+        self._whole = whole, texts
+        return texts
 
     async def _look_forever(self) -> None:
         failing = False

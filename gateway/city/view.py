@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.city import registry
 from gateway.city.grade_models import (
@@ -69,13 +70,29 @@ _EVENTS_SHOWN = 500
 BASEMAP = "/basemap.pmtiles"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Snapshot:
     """The store's answers at one moment."""
 
     sensors: dict[str, LatestSensor] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     gateways: list[GatewayHealth] = field(default_factory=list)
+
+
+class _Made(NamedTuple):
+    """A sensor as it was made for the API, and what of."""
+
+    latest: LatestSensor
+    registry: registry.Registry
+    out: SensorOut
+
+
+def _aged(made: _Made | None, latest: LatestSensor, places: registry.Registry, now: int) -> SensorOut | None:
+    """What was made, as old as it is now; None if it is to be made anew."""
+    if made is None or made.registry is not places or (made.latest is not latest and made.latest != latest):
+        return None
+    age = max(0.0, (now - max(reading.time for reading in latest.readings.values())) / 1000)
+    return made.out.model_copy(update={"age_s": round(age, 1), "state": state(age, made.out.interval_s)})
 
 
 class View:
@@ -92,6 +109,7 @@ class View:
         self.grading = Grading(store, tables)
         self._around = Surroundings()
         self._listed: tuple[Snapshot, list[SensorOut]] | None = None
+        self._made: dict[SensorKey, _Made] = {}
         self._catalogue: tuple[Snapshot, Catalogue] | None = None
         self._map = config
         self._sensor_file = registry.WatchedGeoJson(config.sensors)
@@ -208,11 +226,21 @@ class View:
         )
 
     def sensors(self, snapshot: Snapshot, now: int) -> list[SensorOut]:
-        """All sensors, by site, kind and name; made once for a snapshot, by its first asker's ``now``."""
-        if self._listed is None or self._listed[0] is not snapshot:
+        """All sensors, by site, kind and name; made once for a snapshot, by its first asker's ``now``.
+
+        Of a sensor without a new reading only the age and the state are made anew.
+        """
+        listed = self._listed
+        if listed is None or listed[0] is not snapshot:
             ordered = sorted(snapshot.sensors.values(), key=lambda s: (s.key.site, s.key.kind, s.key.sensor))
-            self._listed = snapshot, [self.sensor(latest, now) for latest in ordered if latest.readings]
-        return self._listed[1]
+            made = {}
+            for latest in ordered:
+                if latest.readings:
+                    out = _aged(self._made.get(latest.key), latest, self._registry, now) or self.sensor(latest, now)
+                    made[latest.key] = _Made(latest, self._registry, out)
+            self._made = made
+            self._listed = listed = snapshot, [kept.out for kept in made.values()]
+        return listed[1]
 
     def district(self, lon: float, lat: float) -> str | None:
         """The district of a position in degrees."""
@@ -237,7 +265,9 @@ class View:
     def catalogue(self, snapshot: Snapshot) -> Catalogue:
         """The sensors as SensorThings sees them; made once for a snapshot."""
         if self._catalogue is None or self._catalogue[0] is not snapshot:
-            entities = Catalogue(self.sensors(snapshot, now_ms()), self.kinds, self.quantity)
+            sensors, entities = self.sensors(snapshot, now_ms()), self._catalogue[1] if self._catalogue else None
+            if entities is None or not entities.carry_on(sensors):
+                entities = Catalogue(sensors, self.kinds, self.quantity)
             self._catalogue = snapshot, entities
         return self._catalogue[1]
 

@@ -11,6 +11,7 @@ from gateway.city.auth import rights
 from gateway.city.auth.people import People
 from gateway.city.auth.rights import Caller
 from gateway.city.incidents.cases import Cases
+from gateway.city.rendered import Rendered
 from gateway.city.stream import Hub
 from gateway.city.view import View
 
@@ -25,6 +26,7 @@ class Context:
     people: People
     desk: Desk
     cases: Cases
+    rendered: Rendered
 
 
 def context(request: Request) -> Context:

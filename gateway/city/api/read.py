@@ -2,9 +2,10 @@
 
 import math
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway import __version__
@@ -27,6 +28,7 @@ from gateway.city.models import (
     iso,
 )
 from gateway.city.problems import HEALTH, ProblemError
+from gateway.city.rendered import render
 from gateway.city.store.base import MAX_POINTS, LatestSensor, TooManyPointsError
 
 router = APIRouter()
@@ -52,12 +54,14 @@ async def health(here: Anyone) -> Health:
     return Health(status=status, version=__version__, store=here.view.store.name, time=iso(city.now_ms()))
 
 
-@router.get("/api/v1/overview", tags=["city"])
-async def overview(here: Reader) -> Overview:
+@router.get("/api/v1/overview", tags=["city"], response_model=Overview)
+async def overview(here: Reader, request: Request) -> Response:
     """The city at a glance, with indices and grades of the town, its districts and its sites."""
     snapshot, now = await here.view.snapshot(), city.now_ms()
     grades = await here.view.grades(snapshot, now)
-    return here.view.overview(snapshot, grades.out, now)
+    here.view.sensors(snapshot, now)
+    made = partial(here.view.overview, snapshot, grades.out, now)
+    return await here.rendered.answer(request, (snapshot, grades), made)
 
 
 @router.get("/api/v1/scales", tags=["city"])
@@ -66,9 +70,13 @@ async def scales(here: Reader) -> Scales:
     return here.view.scales(city.now_ms())
 
 
-@router.get("/api/v1/kinds", tags=["city"])
-async def kinds(here: Reader) -> Kinds:
+@router.get("/api/v1/kinds", tags=["city"], response_model=Kinds)
+async def kinds(here: Reader, request: Request) -> Response:
     """The kinds of sensors, their quantities and limits."""
+    return await here.rendered.answer(request, (here.view,), partial(_kinds, here))
+
+
+def _kinds(here: Context) -> Kinds:
     return Kinds(
         kinds=[
             KindOut(kind=name, title=kind.title, quantities=[here.view.describe(name, q) for q in kind.quantities])
@@ -84,20 +92,31 @@ async def town_map(here: Reader) -> TownMap:
     return here.view.map()
 
 
-@router.get("/api/v1/sensors", tags=["sensors"])
-async def sensors(here: Reader, kind: _Kind = None, site: _Site = None, state: _State = None) -> Sensors:
+@router.get("/api/v1/sensors", tags=["sensors"], response_model=Sensors)
+async def sensors(
+    here: Reader, request: Request, kind: _Kind = None, site: _Site = None, state: _State = None
+) -> Response:
     """All sensors with their newest readings, or those of a kind, a site, a state."""
-    now = city.now_ms()
-    found = here.view.sensors(await here.view.snapshot(), now)
-    return Sensors(time=iso(now), sensors=_chosen(found, kind, site, state))
+    snapshot, now = await here.view.snapshot(), city.now_ms()
+    found = here.view.sensors(snapshot, now)
+    if kind is site is state is None:
+        made = partial(Sensors, time=iso(now), sensors=found)
+        return await here.rendered.answer(request, (snapshot,), made)
+    return render(Sensors(time=iso(now), sensors=_chosen(found, kind, site, state)))
 
 
-@router.get("/api/v1/sensors.geojson", tags=["sensors"], response_class=_GeoJson)
-async def sensor_features(here: Reader, kind: _Kind = None, site: _Site = None, state: _State = None) -> SensorFeatures:
+@router.get("/api/v1/sensors.geojson", tags=["sensors"], response_model=SensorFeatures, response_class=_GeoJson)
+async def sensor_features(
+    here: Reader, request: Request, kind: _Kind = None, site: _Site = None, state: _State = None
+) -> Response:
     """Sensors as GeoJSON for a map of one's own: newest values, state and grade."""
     snapshot, now = await here.view.snapshot(), city.now_ms()
     grades = await here.view.grades(snapshot, now)
-    return here.view.features(_chosen(here.view.sensors(snapshot, now), kind, site, state), grades)
+    found = here.view.sensors(snapshot, now)
+    if kind is site is state is None:
+        made = partial(here.view.features, found, grades)
+        return await here.rendered.answer(request, (snapshot, grades), made, _GeoJson.media_type)
+    return render(here.view.features(_chosen(found, kind, site, state), grades), _GeoJson.media_type)
 
 
 @router.get("/api/v1/sensors/{sensor_id}", tags=["sensors"])

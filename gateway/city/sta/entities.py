@@ -5,7 +5,7 @@ quantity of a kind an ObservedProperty. Readings with a value are Observations; 
 FeatureOfInterest. Ids are the city's own: ``kind:site:sensor``, ``kind:site:sensor:quantity``, ``kind:quantity``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -141,16 +141,33 @@ class Catalogue:
     ) -> None:
         self._kinds = kinds
         self._quantity = quantity
+        self._streams: list[list[Datastream]] = []
+        self._shape: list[tuple[object, ...]] = []
         self.sets: dict[str, dict[str, Entity]] = {name: {} for name in SETS if name != OBSERVATIONS}
         for sensor in sensors:
             self._add(sensor)
+        self._ordered = sorted(
+            (stream for of_sensor in self._streams for stream in of_sensor), key=lambda stream: stream.id
+        )
+
+    def carry_on(self, sensors: Sequence[SensorOut]) -> bool:
+        """Takes the times of new readings over, if they are all that has changed.
+
+        Returns:
+            Whether that is so; otherwise nothing was taken, and the entities have to be made anew.
+        """
+        if len(sensors) != len(self._shape) or any(
+            _shape(sensor) != shape for sensor, shape in zip(sensors, self._shape, strict=True)
+        ):
+            return False
+        for sensor, streams in zip(sensors, self._streams, strict=True):
+            for reading, stream in zip(sensor.readings, streams, strict=True):
+                stream.newest = None if reading.value is None else reading.time
+        return True
 
     def datastreams(self) -> list[Datastream]:
         """All datastreams, by id."""
-        return sorted(
-            (stream for stream in self.sets["Datastreams"].values() if isinstance(stream, Datastream)),
-            key=lambda stream: stream.id,
-        )
+        return self._ordered
 
     def observation(self, stream: Datastream, reading: Reading) -> Entity:
         """A reading of a datastream."""
@@ -205,9 +222,13 @@ class Catalogue:
             self._new("FeaturesOfInterest", sensor.id, lambda: {**place, "feature": point, "properties": about})
             thing.linked["Locations"] = [location]
             location.linked["Things"] = [thing]
+        streams = []
         for reading in sensor.readings:
             stream = self._stream(sensor, reading.quantity, name, point, thing, instrument)
             stream.newest = None if reading.value is None else reading.time
+            streams.append(stream)
+        self._streams.append(streams)
+        self._shape.append(_shape(sensor))
 
     def _stream(  # noqa: PLR0913, PLR0917 - what a datastream hangs between
         self,
@@ -254,3 +275,10 @@ class Catalogue:
         entity = Entity(set_, id_, make)
         self.sets[set_][id_] = entity
         return entity
+
+
+def _shape(sensor: SensorOut) -> tuple[object, ...]:
+    """All of a sensor that its entities show, but for when its readings were."""
+    names = [reading.quantity for reading in sensor.readings]
+    place = sensor.title, sensor.site_title, sensor.lat, sensor.lon
+    return sensor.id, sensor.gateway, sensor.state, sensor.interval_s, place, names

@@ -1,7 +1,8 @@
 """The embedded store: SQLite, fed by the view's own write endpoint.
 
 One row a (quantity of a sensor, time). A write is one transaction, on disk (WAL, synchronous=FULL) when it returns:
-what was answered with 204 survives a power cut. Readers never wait for the writer.
+what was answered with 204 survives a power cut. Readers never wait for the writer. The newest readings are read from
+the file once; from then on each write carries them on.
 """
 
 import asyncio
@@ -13,12 +14,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from gateway.city.store import base
 from gateway.city.store.base import (
     MAX_POINTS,
+    NOT_EVALUATED,
     QC_SUFFIX,
     REASON_SUFFIX,
     Bucket,
@@ -117,6 +120,8 @@ class EmbeddedStore:
         self._connections: list[sqlite3.Connection] = []
         self._sensors: dict[SensorKey, tuple[int, str]] = {}
         self._channels: dict[tuple[SensorKey, str], int] = {}
+        self._named: dict[int, tuple[SensorKey, str]] = {}
+        self._newest: dict[SensorKey, LatestSensor] | None = None  # replaced, never changed, by the writing thread
         self._pruning: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -153,8 +158,10 @@ class EmbeddedStore:
         return await self._in(self._writer, EmbeddedStore._write, points)
 
     async def latest(self) -> list[LatestSensor]:
-        """The newest readings of every sensor."""
-        return await self._in(self._readers, EmbeddedStore._latest)
+        """The newest readings of every sensor; of those without a new one, the same objects as before."""
+        if self._newest is None:
+            return list((await self._in(self._writer, EmbeddedStore._latest)).values())
+        return list(self._newest.values())
 
     async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
         """Readings with start <= time < end, in order."""
@@ -289,6 +296,7 @@ class EmbeddedStore:
             self._channels.clear()
             connection.execute("ROLLBACK")
             raise
+        self._carry_on(readings)
         return refused
 
     def _rows(
@@ -329,6 +337,7 @@ class EmbeddedStore:
         ).fetchone()
         self._sensors[key] = sensor, stored
         self._channels[key, quantity] = int(channel)
+        self._named[int(channel)] = key, quantity
         return int(channel)
 
     def _write_quarantined(self, connection: sqlite3.Connection, point: Point) -> None:
@@ -360,13 +369,36 @@ class EmbeddedStore:
             (_tag(point, "gateway"), point.time, json.dumps(point.fields)),
         )
 
-    def _latest(self, connection: sqlite3.Connection) -> list[LatestSensor]:
+    def _latest(self, connection: sqlite3.Connection) -> dict[SensorKey, LatestSensor]:
+        if self._newest is not None:  # another asker waited for it too
+            return self._newest
         sensors: dict[SensorKey, LatestSensor] = {}
         for kind, site, name, gateway, quantity, *reading in connection.execute(_LATEST):
             key = SensorKey(kind, site, name)
             sensor = sensors.get(key) or sensors.setdefault(key, LatestSensor(key, gateway))
             sensor.readings[quantity] = Reading(*reading)
-        return list(sensors.values())
+        self._newest = sensors
+        return sensors
+
+    def _carry_on(self, rows: Iterable[tuple[int, int, float | None, int | None]]) -> None:
+        """Puts rows that were just committed into the newest readings, by the rule of ``_READING``."""
+        if self._newest is None:
+            return
+        changed: dict[SensorKey, LatestSensor] = {}
+        for channel, at, value, flag in rows:
+            key, quantity = self._named[channel]
+            sensor = changed.get(key)
+            if sensor is None:
+                before = self._newest.get(key)
+                sensor = LatestSensor(key, self._sensors[key][1], {} if before is None else dict(before.readings))
+                changed[key] = sensor
+            known = sensor.readings.get(quantity)
+            if known is None or at > known.time:
+                sensor.readings[quantity] = Reading(at, value, NOT_EVALUATED if flag is None else flag)
+            elif at == known.time:
+                merged = known.value if value is None else value, known.flag if flag is None else flag
+                sensor.readings[quantity] = Reading(at, *merged)
+        self._newest = {**self._newest, **changed}
 
     def _find(self, connection: sqlite3.Connection, key: SensorKey, quantity: str) -> int | None:
         row = connection.execute(
@@ -474,7 +506,19 @@ class EmbeddedStore:
             " HAVING max(time) < ? AND max(CASE WHEN severity = 'none' THEN time END) = max(time))",
             (before,),
         ).rowcount
+        if self._newest is not None and gone:
+            self._newest = _since(self._newest, before)
         return gone
+
+
+def _since(newest: dict[SensorKey, LatestSensor], start: int) -> dict[SensorKey, LatestSensor]:
+    """The newest readings without those that were before ``start``, in milliseconds."""
+    kept = {}
+    for key, sensor in newest.items():
+        readings = {name: reading for name, reading in sensor.readings.items() if reading.time >= start}
+        if readings:
+            kept[key] = sensor if len(readings) == len(sensor.readings) else replace(sensor, readings=readings)
+    return kept
 
 
 class _RefusedError(Exception):
