@@ -150,6 +150,9 @@ class Lorawan(Format):
             except FormatError as error:
                 msg = f"codec: {error}"
                 raise FormatError(msg) from error
+            if isinstance(self._codec, Lorawan):
+                msg = f"codec: '{options.codec}' reads what a server sends, not a device's own bytes"
+                raise FormatError(msg)
             self.__dict__["units"] = self._codec.units  # of this source alone; a class's own are the same for all
         self._counters = Counters()
         self._names: dict[str, tuple[str, str]] = {}

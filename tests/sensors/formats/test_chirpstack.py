@@ -300,7 +300,8 @@ def test_bytes_that_the_codec_cannot_read_are_a_problem(data: str, problem: str)
     ("options", "error"),
     [
         ({"codec": "cayenn"}, "codec: unknown format 'cayenn'"),
-        ({"codec": "cayenne", "codec_options": {"channel": 1}}, "codec: format 'cayenne': option channel: Extra"),
+        ({"codec": "cayenne", "codec_options": {"channel": 1}}, "codec: format 'cayenne': option channel: there is"),
+        ({"codec": "ttn"}, "codec: 'ttn' reads what a server sends, not a device's own bytes"),
     ],
 )
 def test_a_codec_that_cannot_be_used_as_declared_is_refused(options: dict[str, object], error: str) -> None:
