@@ -107,6 +107,17 @@ async def test_one_plume_over_several_sites_is_one_alert(client: httpx.AsyncClie
     assert {(a["cause"], *a["sites"]) for a in others} == {("air", "far"), ("noise.laeq", "west")}
 
 
+async def test_a_cloud_that_has_left_one_site_before_it_reaches_the_next_is_one_alert(
+    client: httpx.AsyncClient, now: int
+) -> None:
+    began = now - 20 * MINUTE
+    await write(client, event("west", began), event("west", began + 9 * MINUTE, severity="none", since=began))
+    assert [a["state"] for a in await alerts(client)] == ["ended"]
+    await write(client, event("middle", now - 2 * MINUTE))
+    (alert,) = await alerts(client)
+    assert (alert["state"], alert["sites"]) == ("open", ["west", "middle"])
+
+
 async def test_a_later_cause_of_the_same_kind_is_another_alert(client: httpx.AsyncClient, now: int) -> None:
     await write(client, event("west", now - 180 * MINUTE))
     await alerts(client)

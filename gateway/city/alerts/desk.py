@@ -152,7 +152,11 @@ class Desk:
                 for event in await self._news(snapshot, now):
                     self._take(event, now)
                 grades = self._view.grades_soon(snapshot, now)
-                for event in self._evaluation.look(snapshot.sensors, grades.out if grades else None, now):
+                # hundreds of sensors take some milliseconds, for which nobody else has to wait
+                found = await asyncio.to_thread(
+                    self._evaluation.look, snapshot.sensors, grades.out if grades else None, now
+                )
+                for event in found:
                     rule = self._rules.rules.get(event.last.id.split(":", 2)[1])
                     self._take(event, now, rule.config.title if rule else None)
                 self._excuse(now)

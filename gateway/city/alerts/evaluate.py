@@ -113,7 +113,7 @@ class Evaluation:
 
     def running(self, name: str) -> int:
         """How many events of a rule run."""
-        return sum(course.event is not None for (rule, _), course in self._courses.items() if rule == name)
+        return sum(course.event is not None for (rule, _), course in list(self._courses.items()) if rule == name)
 
     def look(self, sensors: Mapping[str, LatestSensor], grades: GradesOut | None, now: int) -> list[Event]:
         """The events that began or ended.
@@ -128,7 +128,7 @@ class Evaluation:
             config = rule.config
             if self._configs.get(name) != config:
                 self._begin_anew(name, config)
-            samples = self._places(config, grades, now) if config.index else self._sensors(rule, sensors, now)
+            samples = self._places(rule, grades, now) if config.index else self._sensors(rule, sensors, now)
             self.watched[name] = len(samples)
             if config.sensors > 1:
                 samples = _together(config, samples, now)
@@ -191,15 +191,15 @@ class Evaluation:
             return None
         return self._judged(rule, latest.key, reading.time, value, gap)
 
-    def _places(self, rule: RuleConfig, grades: GradesOut | None, now: int) -> dict[str, Sample]:
+    def _places(self, rule: Rule, grades: GradesOut | None, now: int) -> dict[str, Sample]:
         if grades is None:
             return {}
-        site, found = Rule(rule.model_copy(update={"sensor": "*"})).patterns, {}
-        for place in [grades.town] if rule.of == "town" else grades.sites:
-            key = SensorKey(_INDEX_KIND[rule.index or "aqi"], place.place, "")
-            value = self._index(rule.index or "aqi", place)
-            if value is not None and (rule.of == "town" or site.fit(key)):
-                found[key.id] = self._judged(rule, key, now, value, float("inf"))
+        config, found = rule.config, {}
+        for place in [grades.town] if config.of == "town" else grades.sites:
+            key = SensorKey(_INDEX_KIND[config.index or "aqi"], place.place, "")
+            value = self._index(config.index or "aqi", place)
+            if value is not None and (config.of == "town" or rule.patterns.fit(key)):
+                found[key.id] = self._judged(config, key, now, value, float("inf"))
         return found
 
     def _index(self, name: str, place: PlaceGrades) -> float | None:

@@ -33,7 +33,7 @@ def home(alerts: Iterable[Kept], event: Event, cause: Cause, registry: Registry,
         event: The event.
         cause: Its cause.
         registry: Where sites and rivers are.
-        quiet: After an alert's end, in ms, an event at one of its sites opens it again.
+        quiet: After an alert's end, in ms, for which an event still joins it, and opens it again.
     """
     best: tuple[_Fit, Kept] | None = None
     for alert in alerts:
@@ -45,9 +45,7 @@ def home(alerts: Iterable[Kept], event: Event, cause: Cause, registry: Registry,
         if not alert.since - quiet <= event_end or event.since > end:
             continue
         if not same and not (
-            alert.until is None
-            and abs(event.since - alert.newest) <= cause.family.window * 1000
-            and _near(alert, event, cause, registry)
+            abs(event.since - alert.newest) <= cause.family.window * 1000 and _near(alert, event, cause, registry)
         ):
             continue
         fit = _Fit(same, alert.until is None, alert.newest)

@@ -16,10 +16,14 @@ class Patterns:
 
     def __init__(self, site: str, sensor: str, kind: str) -> None:
         self._parts = [re.compile(translate(pattern)).match for pattern in (kind, site, sensor)]
+        self._known: dict[SensorKey, bool] = {}
 
     def fit(self, key: SensorKey) -> bool:
         """Whether a sensor is one of them."""
-        return all(match(text) for match, text in zip(self._parts, key, strict=True))
+        fits = self._known.get(key)
+        if fits is None:
+            fits = self._known[key] = all(match(text) for match, text in zip(self._parts, key, strict=True))
+        return fits
 
 
 class Rule:
