@@ -397,9 +397,9 @@ class Store:
             if facts is None or position.has(row):
                 continue
             state.changed = True
-            kind, _, text, raw_bytes, _ = facts
+            kind, counts, text, raw_bytes, _ = facts
             readings = readings_of(text)
-            dead = self._refuse(output, kind, readings, lost[row]) if row in lost else {}
+            dead = self._refuse(output, kind, readings, lost[row], counts=bool(counts)) if row in lost else {}
             position.rows -= 1
             position.bytes -= raw_bytes
             position.add(row)
@@ -412,10 +412,13 @@ class Store:
                 self._remove(row, "delivered")
         self._tidy(position)
 
-    def _refuse(self, output: str, kind: int, readings: dict[str, int], refusals: list[Refusal]) -> dict[str, int]:
+    def _refuse(
+        self, output: str, kind: int, readings: dict[str, int], refusals: list[Refusal], *, counts: bool
+    ) -> dict[str, int]:
         """Makes dead letters of points of a row; returns their readings by source.
 
-        A point does not tell its source: it counts on the first one that has so many left.
+        Those of a row that does not count on the ledger of all outputs, since another one does, do not either. A point
+        does not tell its source: it counts on the first one that has so many left.
         """
         dead: dict[str, int] = {}
         row = refusals[0].row
@@ -438,7 +441,7 @@ class Store:
             number, source = known[place]
             dead[source] = dead.get(source, 0) + number
             letter = DeadLetter(_now(), source, "", refusal.text, refusal.reason, number)
-            self._bury([(letter, output)], overall=overall, refused=place)
+            self._bury([(letter, output)], overall=overall and counts, refused=place)
         return dead
 
     def _remove(self, row: int, fate: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.edge.batch import DeadLetter, Entry, Held
@@ -385,6 +385,7 @@ class Play:
             assert self.spool.backlog(output).bytes == sum(row.raw_bytes for row in rows)
 
 
+@example([("append", 1, 0, "city"), *[("deliver", "b", False, 1), ("requeue", 1, False)] * 3])
 @given(OPERATIONS)
 @settings(max_examples=50, deadline=None)
 def test_the_ledger_is_exact_after_any_sequence(operations: list[tuple[Any, ...]]) -> None:
