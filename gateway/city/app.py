@@ -16,7 +16,7 @@ from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
 from gateway.city.alerts.desk import Desk
-from gateway.city.api import alerts, incidents, people, read, session, sta, write
+from gateway.city.api import alerts, history, incidents, people, read, session, sta, write
 from gateway.city.api.context import Context, Reader
 from gateway.city.auth import first, rights
 from gateway.city.auth.people import People
@@ -131,7 +131,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     app = _CityView(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, alerts, session, people, incidents, sta, write):
+    for module in (read, history, alerts, session, people, incidents, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)

@@ -111,7 +111,10 @@ class Series(BaseModel):
     end: str
     step: float | None = Field(description="seconds; null for raw points")
     points: list[list[int | float | None]]
-    quarantined: list[list[int | float | str | None]] = Field(description="[ms, value, flag, reason]")
+    quarantined: list[list[int | float | str | None]] = Field(
+        description="[ms, value, flag, reason]; with most, evenly chosen"
+    )
+    quarantined_total: int
 
 
 class Events(BaseModel):

@@ -1,13 +1,15 @@
 """The pages beside the wall, in a real browser, against a real server."""
 
+import csv
 import re
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.town import City
+from tests.browser.town import CHARTED, City
 from tests.browser.visit import SIZES, opened, photograph
 
+CHARTED_ID = ":".join(CHARTED)
 LANGUAGES = {"zh": "\u4e00-\u9fff", "ko": "\uac00-\ud7af"}
 
 
@@ -56,3 +58,72 @@ def test_a_kiosk_turns_its_pages_and_waits_when_told(browser: Browser, city: Cit
         page.get_by_test_id("kiosk-pause").press("Enter")
         expect(page.get_by_test_id("kiosk-pause")).to_have_text("Resume")
         photograph(visit, "kiosk", "wall")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_sensors_page_shows_its_past_its_neighbours_and_how_whole_it_is(
+    browser: Browser, city: City, size: str
+) -> None:
+    """Reached from the drawer by keyboard, with an address of its own; the back button returns."""
+    with opened(browser, city, size) as visit:
+        page = visit.page
+        if size == "phone":
+            page.get_by_test_id("tab-sensors").click()
+        page.locator(f'[data-sensor="{CHARTED_ID}"]').click()
+        page.get_by_test_id("sensor-link").press("Enter")
+        chart = page.get_by_test_id("chart")
+        expect(chart).to_have_attribute("data-suspect", "3")
+        expect(chart).to_have_attribute("data-quarantined", "2")
+        assert page.url.endswith(f"/#/sensors/{CHARTED_ID}")
+        expect(page.get_by_test_id("gaps")).to_have_attribute("data-gaps", "1")
+        expect(page.get_by_test_id("page-quarantined")).to_contain_text("outside the gross range")
+        expect(page.get_by_test_id("link-quality")).to_contain_text("87")
+        expect(page.get_by_test_id("neighbour")).to_have_count(3)
+        page.get_by_test_id("neighbour").first.click()
+        expect(chart).to_have_attribute("data-others", "1")
+        page.get_by_test_id("step-hourly").click()
+        expect(page.get_by_test_id("chart-says")).to_have_attribute("data-step", "3600")
+        page.get_by_test_id("step-raw").click()
+        expect(page.get_by_test_id("chart-says")).to_have_attribute("data-step", "raw")
+        for theme in ("dark", "light"):
+            photograph(visit, f"sensor-{size}-{theme}", size)
+            page.get_by_test_id("theme").click()
+        page.get_by_test_id("earlier").click()
+        expect(page.get_by_test_id("sensor-page")).to_contain_text("No readings in this time")
+        page.go_back()
+        expect(page.get_by_test_id("sensors" if size == "phone" else "map")).to_be_attached()
+
+
+def test_a_sensors_readings_are_downloaded_with_their_flags(browser: Browser, city: City) -> None:
+    """One file, named by the sensor, also of what was quarantined."""
+    with opened(browser, city, "desk", f"/#/sensors/{CHARTED_ID}") as visit:
+        with visit.page.expect_download() as waiting:
+            visit.page.get_by_test_id("csv").click()
+        text = waiting.value.path().read_text("utf-8-sig")
+        assert waiting.value.suggested_filename.startswith("air_longgang_air-01_")
+        rows = [row for row in csv.DictReader(text.splitlines()) if row["quantity"] == "pm25"]
+        assert [row["reason"] for row in rows if row["quarantined"] == "yes"] == ["gross_range"] * 2
+        assert sum(row["flag"] == "3" for row in rows) == 3
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_sensors_page_speaks_the_chosen_language_alone(browser: Browser, city: City, language: str) -> None:
+    """No heading, button or note keeps its English."""
+    with opened(browser, city, "desk", f"/#/sensors/{CHARTED_ID}") as visit:
+        page = visit.page
+        page.get_by_test_id(f"lang-{language}").click()
+        expect(page.get_by_test_id("gaps")).to_be_visible()
+        names = page.locator("h3, [data-testid^=step-], [data-testid=csv], option, [data-testid=availability]")
+        assert [
+            name for name in names.all_inner_texts() if not re.search(f"[{LANGUAGES[language]}]|^PM|^O₃", name)
+        ] == []
+        photograph(visit, f"sensor-{language}", "desk")
+
+
+def test_an_address_of_no_sensor_says_so(browser: Browser, city: City) -> None:
+    """And leads back."""
+    with opened(browser, city, "desk", "/#/sensors/air:nowhere:none") as visit:
+        page = visit.page
+        expect(page.get_by_test_id("sensor-page")).to_contain_text("There is no such sensor")
+        page.get_by_test_id("sensor-page").get_by_role("link").click()
+        expect(page.get_by_test_id("map")).to_be_visible()

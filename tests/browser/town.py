@@ -89,6 +89,8 @@ def history(now: int) -> Iterator[str]:
             yield f'quarantine,{tags} value=9999,flag=4i,reason="gross_range" {at}'
             yield f"{kind},gateway=gw-1,site={site},sensor={sensor} pm25_qc=4i,pm10=60,pm10_qc=1i {at}"
             continue
+        link = f"battery=87,battery_qc=1i,rssi={-90 - n % 5},rssi_qc=1i,snr=7.5,snr_qc=1i,lost_uplinks=0"
+        yield f"{kind},gateway=gw-1,site={site},sensor={sensor} {link} {at}"
         yield reading(*CHARTED, at, flag=3 if n in {10, 11, 50} else 1, pm25=35 + n % 7)
     for place in sensors():
         yield reading(*place, now)

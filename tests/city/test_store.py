@@ -137,6 +137,29 @@ async def test_events_are_put_together_from_their_points(store: Store) -> None:
     assert await store.events(10, key=SensorKey("air", "no", "one")) == []
 
 
+async def test_sensors_and_events_are_given_as_they_were(store: Store) -> None:
+    (then,) = await store.latest_at(NOW - 45_000, NOW - 3_600_000)
+    assert {name: (r.time, r.value, r.flag) for name, r in then.readings.items()} == {
+        "pm25": (NOW - 50_000, None, 4),
+        "battery": (NOW - 120_000, 90, 1),
+        "wind_direction": (NOW - 50_000, 350, 1),
+    }
+    assert await store.latest_at(NOW - 120_001, NOW - 3_600_000) == []
+    (late,) = await store.latest_at(NOW, NOW - 40_000)
+    assert set(late.readings) == {"pm25"}
+    before = {e.last.id: e.until for e in await store.events_at(NOW - 41_000, NOW - 3_600_000)}
+    assert before == {"e1": None, "e2": None}
+    after = {e.last.id: e.until for e in await store.events_at(NOW, NOW - 3_600_000)}
+    assert after == {"e1": None, "e2": NOW - 40_000}
+
+
+async def test_steps_may_begin_between_the_multiples_of_their_length(store: Store) -> None:
+    for quantity, direction in (("pm25", False), ("wind_direction", True)):
+        buckets = await store.buckets(KEY, quantity, NOW - 120_000, NOW, 60_000, direction=direction, shift=25_000)
+        expected = [NOW - 155_000, NOW - 95_000, NOW - 35_000] if quantity == "pm25" else [NOW - 95_000]
+        assert [bucket.time for bucket in buckets] == expected
+
+
 async def test_the_newest_health_of_a_gateway_counts(store: Store) -> None:
     (gateway,) = await store.gateways()
     assert (gateway.gateway, gateway.time) == ("g1", NOW)

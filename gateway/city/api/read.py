@@ -29,15 +29,16 @@ from gateway.city.models import (
 )
 from gateway.city.problems import HEALTH, ProblemError
 from gateway.city.rendered import render
-from gateway.city.store.base import MAX_POINTS, LatestSensor, TooManyPointsError
+from gateway.city.store.base import MAX_POINTS, LatestSensor, SensorKey, Store, TooManyPointsError
 
 router = APIRouter()
 _HOUR_MS = 3_600_000
 _SENSOR_EVENTS = 50
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 _TIME_LIMIT_MS = 9_000_000_000_000  # beyond any time that InfluxDB can hold
 
 
-_Id = Annotated[str, Path(description="kind:site:sensor", examples=["air:old-town:air-03"])]
+Id = Annotated[str, Path(description="kind:site:sensor", examples=["air:old-town:air-03"])]
 _Kind = Annotated[str | None, Query(description="a kind of sensors alone", examples=["air"])]
 _Site = Annotated[str | None, Query(description="a site alone", examples=["old-town"])]
 _State = Annotated[State | None, Query(description="a state alone")]
@@ -120,9 +121,9 @@ async def sensor_features(
 
 
 @router.get("/api/v1/sensors/{sensor_id}", tags=["sensors"])
-async def sensor_detail(here: Reader, sensor_id: _Id) -> SensorDetail:
+async def sensor_detail(here: Reader, sensor_id: Id) -> SensorDetail:
     """One sensor, what its quantities mean, and its newest events."""
-    latest = await _latest(here, sensor_id)
+    latest = await latest_of(here, sensor_id)
     out = here.view.sensor(latest, city.now_ms())
     events = await here.view.store.events(_SENSOR_EVENTS, key=latest.key)
     return SensorDetail(
@@ -135,7 +136,7 @@ async def sensor_detail(here: Reader, sensor_id: _Id) -> SensorDetail:
 @router.get("/api/v1/sensors/{sensor_id}/series", tags=["sensors"])
 async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     here: Reader,
-    sensor_id: _Id,
+    sensor_id: Id,
     quantity: Annotated[str, Query(description="name of the quantity", examples=["pm25"])],
     start: Annotated[
         str | None,
@@ -147,30 +148,41 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     step: Annotated[
         float | None, Query(ge=0.001, le=366 * 86400, description="seconds of a bucket; none for raw", examples=[3600])
     ] = None,
+    most: Annotated[
+        int | None, Query(ge=10, le=10_000, description="most points; the step is made as long as that takes")
+    ] = None,
+    offset: Annotated[
+        int, Query(ge=-86_400, le=86_400, description="seconds by which steps begin after multiples of their length")
+    ] = 0,
 ) -> Series:
     """A quantity over time, with flags, gaps as they are, and the values that were quarantined."""
-    latest = await _latest(here, sensor_id)
+    latest = await latest_of(here, sensor_id)
     if quantity not in latest.readings:
         known = ", ".join(sorted(latest.readings))
         raise ProblemError(404, f"Sensor '{sensor_id}' has no quantity '{quantity}'; it has: {known}.")
-    last = city.now_ms() + 1 if end is None else _time("end", end)
-    first = last - _HOUR_MS if start is None else _time("start", start)
-    if first >= last:
-        raise ProblemError(422, f"start ({iso(first)}) must be before end ({iso(last)}).")
+    first, last = span_of(start, end, _HOUR_MS)
     store, what = here.view.store, here.view.quantity(latest.key.kind, quantity)
-    points: list[list[int | float | None]]
+    points: list[list[int | float | None]] = []
     try:
+        if most is not None:
+            step = await _step_within(store, latest.key, quantity, (first, last), step, most)
         if step is None:
             points = [list(reading) for reading in await store.readings(latest.key, quantity, first, last)]
-        else:
+            if most is not None and len(points) > most:  # those without a value count too
+                step = _nice((last - first) / 1000 / (most - 1))
+        if step is not None:
             step_ms = max(1, round(step * 1000))
             if (last - first) / step_ms > MAX_POINTS:
                 least = math.ceil((last - first) / MAX_POINTS / 1000)
                 raise ProblemError(422, f"That would be more than {MAX_POINTS} points; ask with a step of {least} s.")
-            buckets = await store.buckets(latest.key, quantity, first, last, step_ms, direction=what.direction)
+            shift = offset * 1000 % step_ms
+            buckets = await store.buckets(
+                latest.key, quantity, first, last, step_ms, direction=what.direction, shift=shift
+            )
             points = [list(bucket) for bucket in buckets]
     except TooManyPointsError:
         raise ProblemError(422, "There are too many points for one answer; ask with a (longer) step.") from None
+    kept_out = await store.quarantined(latest.key, quantity, first, last)
     return Series(
         id=latest.key.id,
         quantity=quantity,
@@ -179,8 +191,24 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
         end=iso(last),
         step=step,
         points=points,
-        quarantined=await store.quarantined(latest.key, quantity, first, last),
+        quarantined=kept_out[:: 1 if most is None else max(1, math.ceil(len(kept_out) / most))],
+        quarantined_total=len(kept_out),
     )
+
+
+async def _step_within(  # noqa: PLR0913, PLR0917 - a part of a series is named by all of these
+    store: Store, key: SensorKey, quantity: str, span: tuple[int, int], step: float | None, most: int
+) -> float | None:
+    """The step, in seconds, that leaves at most so many points; None if all readings are no more."""
+    first, last = span
+    if step is None and await store.count(key, quantity, first, last) <= most:
+        return None
+    return _nice(max(step or 0.0, (last - first) / 1000 / (most - 1)))
+
+
+def _nice(seconds: float) -> float:
+    """The first length of a step, of those that people know, that is not shorter."""
+    return next((float(step) for step in _STEPS_S if step >= seconds), math.ceil(seconds / 86_400) * 86_400.0)
 
 
 @router.get("/api/v1/events", tags=["events"])
@@ -219,14 +247,37 @@ def _chosen(sensors: list[SensorOut], kind: str | None, site: str | None, state:
     ]
 
 
-async def _latest(here: Context, sensor_id: str) -> LatestSensor:
+async def latest_of(here: Context, sensor_id: str) -> LatestSensor:
+    """The newest readings of a sensor that a path names.
+
+    Raises:
+        ProblemError: 404.
+    """
     latest = (await here.view.snapshot()).sensors.get(sensor_id)
     if latest is None:
         raise ProblemError(404, f"There is no sensor '{sensor_id}'; an id is kind:site:sensor, see /api/v1/sensors.")
     return latest
 
 
-def _time(name: str, text: str) -> int:
+def span_of(start: str | None, end: str | None, otherwise: int) -> tuple[int, int]:
+    """What a query asks for, in milliseconds; without a start, the ``otherwise`` milliseconds before the end.
+
+    Raises:
+        ProblemError: 422.
+    """
+    last = city.now_ms() + 1 if end is None else moment_of("end", end)
+    first = last - otherwise if start is None else moment_of("start", start)
+    if first >= last:
+        raise ProblemError(422, f"start ({iso(first)}) must be before end ({iso(last)}).")
+    return first, last
+
+
+def moment_of(name: str, text: str) -> int:
+    """A time of a query in milliseconds.
+
+    Raises:
+        ProblemError: 422.
+    """
     try:
         if text.lstrip("-").isdecimal():
             moment = int(text)

@@ -142,6 +142,12 @@ class Store(Protocol):
     async def latest(self) -> list[LatestSensor]:
         """The newest readings of every sensor."""
 
+    async def latest_at(self, at: int, since: int) -> list[LatestSensor]:
+        """The newest readings of every sensor as they were, with since < time <= at."""
+
+    async def events_at(self, at: int, since: int) -> list[Event]:
+        """Events as they were, of their points with since < time <= at, newest first."""
+
     async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
         """Readings with start <= time < end, in order.
 
@@ -166,7 +172,7 @@ class Store(Protocol):
         """How many readings with start <= time < end have a value."""
 
     async def buckets(  # noqa: PLR0913 - a series is named by all of these
-        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
+        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool, shift: int = 0
     ) -> list[Bucket]:
         """Readings put together by ``step`` milliseconds, aligned to the epoch; steps without any are absent.
 
@@ -177,6 +183,7 @@ class Store(Protocol):
             end: First millisecond that no longer belongs.
             step: Length of a bucket in milliseconds.
             direction: Values are degrees of a circle, whose mean is the mean direction.
+            shift: Milliseconds by which steps begin after multiples of their length, as local days do.
         """
 
     async def means(  # noqa: PLR0913 - a question is made of all of these
@@ -220,11 +227,11 @@ def mean_direction(degrees: Sequence[float]) -> float:
     return math.degrees(math.atan2(sum(map(math.sin, radians)), sum(map(math.cos, radians)))) % 360
 
 
-def direction_buckets(readings: Iterable[Reading], step: int) -> list[Bucket]:
+def direction_buckets(readings: Iterable[Reading], step: int, shift: int = 0) -> list[Bucket]:
     """Puts directions together by step; the lowest and highest value of a circle mean nothing and are absent."""
     groups: dict[int, list[Reading]] = {}
     for reading in readings:
-        groups.setdefault(reading.time // step * step, []).append(reading)
+        groups.setdefault((reading.time - shift) // step * step + shift, []).append(reading)
     return [
         Bucket(
             time,

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from gateway.city.store import base
 from gateway.city.store.base import (
@@ -73,9 +73,14 @@ SELECT s.kind, s.site, s.sensor, s.gateway, c.quantity, r.time, r.value, coalesc
 FROM channel c JOIN sensor s ON s.id = c.sensor JOIN reading r ON r.channel = c.id
 AND r.time = (SELECT max(time) FROM reading WHERE channel = c.id)
 """
+_LATEST_AT = """
+SELECT s.kind, s.site, s.sensor, s.gateway, c.quantity, r.time, r.value, coalesce(r.flag, 2)
+FROM channel c JOIN sensor s ON s.id = c.sensor JOIN reading r ON r.channel = c.id
+AND r.time = (SELECT max(time) FROM reading WHERE channel = c.id AND time <= :at AND time > :since)
+"""
 # Ranks turn QARTOD's flags into "greater is worse", and back.
 _BUCKETS = """
-SELECT time - ((time % :step) + :step) % :step AS start, avg(value),
+SELECT time - ((time - :shift) % :step + :step) % :step AS start, avg(value),
     max(CASE flag WHEN 4 THEN 5 WHEN 3 THEN 4 WHEN 1 THEN 3 WHEN 9 THEN 1 ELSE 2 END), min(value), max(value)
 FROM reading WHERE channel = :channel AND time >= :start AND time < :end GROUP BY start ORDER BY start
 """
@@ -94,6 +99,10 @@ SELECT id, time, severity, kind, site, sensor, gateway, quantity, value, thresho
     AND (NOT :open OR max(time) > coalesce(max(CASE WHEN severity = 'none' THEN time END), -9e18))
     ORDER BY max(CASE WHEN severity <> 'none' THEN time END) DESC LIMIT :limit
 )
+"""
+_EVENTS_AT = """
+SELECT id, time, severity, kind, site, sensor, gateway, quantity, value, threshold, message FROM event
+WHERE time > ? AND time <= ?
 """
 
 _P = ParamSpec("_P")
@@ -163,6 +172,14 @@ class EmbeddedStore:
             return list((await self._in(self._writer, EmbeddedStore._latest)).values())
         return list(self._newest.values())
 
+    async def latest_at(self, at: int, since: int) -> list[LatestSensor]:
+        """The newest readings of every sensor as they were: one step down each channel's key."""
+        return await self._in(self._readers, EmbeddedStore._latest_at, at, since)
+
+    async def events_at(self, at: int, since: int) -> list[Event]:
+        """Events as they were, newest first."""
+        return await self._in(self._readers, EmbeddedStore._events_at, at, since)
+
     async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
         """Readings with start <= time < end, in order."""
         return await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, MAX_POINTS)
@@ -188,13 +205,14 @@ class EmbeddedStore:
         return await self._in(self._readers, EmbeddedStore._count, key, quantity, start, end)
 
     async def buckets(  # noqa: PLR0913 - see the protocol
-        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
+        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool, shift: int = 0
     ) -> list[Bucket]:
         """Readings put together by step, in the database."""
         if direction:
             raw = await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, MAX_POINTS * 10)
-            return base.direction_buckets(raw, step)
-        return await self._in(self._readers, EmbeddedStore._buckets, key, quantity, start, end, step)
+            return base.direction_buckets(raw, step, shift)
+        names = {"start": start, "end": end, "step": step, "shift": shift}
+        return await self._in(self._readers, EmbeddedStore._buckets, key, quantity, names)
 
     async def means(  # noqa: PLR0913 - see the protocol
         self, kind: str, quantities: Sequence[str], start: int, end: int, step: int, *, energy: bool
@@ -370,15 +388,12 @@ class EmbeddedStore:
         )
 
     def _latest(self, connection: sqlite3.Connection) -> dict[SensorKey, LatestSensor]:
-        if self._newest is not None:  # another asker waited for it too
-            return self._newest
-        sensors: dict[SensorKey, LatestSensor] = {}
-        for kind, site, name, gateway, quantity, *reading in connection.execute(_LATEST):
-            key = SensorKey(kind, site, name)
-            sensor = sensors.get(key) or sensors.setdefault(key, LatestSensor(key, gateway))
-            sensor.readings[quantity] = Reading(*reading)
-        self._newest = sensors
-        return sensors
+        if self._newest is None:  # another asker may have waited for it too
+            self._newest = _sensors_of(connection.execute(_LATEST))
+        return self._newest
+
+    def _latest_at(self, connection: sqlite3.Connection, at: int, since: int) -> list[LatestSensor]:
+        return list(_sensors_of(connection.execute(_LATEST_AT, {"at": at, "since": since})).values())
 
     def _carry_on(self, rows: Iterable[tuple[int, int, float | None, int | None]]) -> None:
         """Puts rows that were just committed into the newest readings, by the rule of ``_READING``."""
@@ -442,11 +457,10 @@ class EmbeddedStore:
         ).fetchone()
         return int(number)
 
-    def _buckets(  # noqa: PLR0913, PLR0917 - a series is named by all of these
-        self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int, step: int
+    def _buckets(
+        self, connection: sqlite3.Connection, key: SensorKey, quantity: str, names: dict[str, int]
     ) -> list[Bucket]:
-        names = {"channel": self._find(connection, key, quantity), "start": start, "end": end, "step": step}
-        rows = connection.execute(_BUCKETS, names)
+        rows = connection.execute(_BUCKETS, {**names, "channel": self._find(connection, key, quantity)})
         return [Bucket(at, mean, _FLAG_OF_RANK[rank], low, high) for at, mean, rank, low, high in rows]
 
     def _means(
@@ -484,10 +498,10 @@ class EmbeddedStore:
     ) -> list[Event]:
         kind, site, sensor = key or (None, None, None)
         names = {"limit": limit, "open": open_only, "kind": kind, "site": site, "sensor": sensor}
-        rows = connection.execute(_EVENTS, names)
-        return base.fold_events(
-            EventPoint(row[0], row[1], row[2], SensorKey(row[3], row[4], row[5]), *row[6:]) for row in rows
-        )
+        return _events_of(connection.execute(_EVENTS, names))
+
+    def _events_at(self, connection: sqlite3.Connection, at: int, since: int) -> list[Event]:
+        return _events_of(connection.execute(_EVENTS_AT, (since, at)))
 
     def _gateways(self, connection: sqlite3.Connection) -> list[GatewayHealth]:
         rows = connection.execute("SELECT gateway, time, fields FROM gateway ORDER BY gateway")
@@ -523,6 +537,21 @@ def _since(newest: dict[SensorKey, LatestSensor], start: int) -> dict[SensorKey,
 
 class _RefusedError(Exception):
     """A point has no place in the data model."""
+
+
+def _sensors_of(rows: Iterable[Sequence[Any]]) -> dict[SensorKey, LatestSensor]:
+    sensors: dict[SensorKey, LatestSensor] = {}
+    for kind, site, name, gateway, quantity, *reading in rows:
+        key = SensorKey(kind, site, name)
+        sensor = sensors.get(key) or sensors.setdefault(key, LatestSensor(key, gateway))
+        sensor.readings[quantity] = Reading(*reading)
+    return sensors
+
+
+def _events_of(rows: Iterable[Sequence[Any]]) -> list[Event]:
+    return base.fold_events(
+        EventPoint(row[0], row[1], row[2], SensorKey(row[3], row[4], row[5]), *row[6:]) for row in rows
+    )
 
 
 def _tag(point: Point, name: str) -> str:

@@ -83,18 +83,18 @@ class InfluxStore:
     async def latest(self) -> list[LatestSensor]:
         """The newest readings of every sensor."""
         depth = _DEPTH if self._known else _DEPTH_FIRST
-        queries = [
-            f"SELECT * FROM {_name(kind)} WHERE time > now() - {_LOOK_BACK}"  # noqa: S608 - escaped
-            f' GROUP BY "gateway","site","sensor" ORDER BY time DESC LIMIT {depth}'
-            for kind in await self._sensor_kinds()
-        ]
-        for series in await self._query(*queries):
-            tags = series["tags"]
-            key = SensorKey(series["name"], tags["site"], tags["sensor"])
-            if key.sensor:
-                known = self._known.setdefault(key, LatestSensor(key, tags["gateway"]))
-                _merge(known, tags["gateway"], list(_rows(series)))
+        await self._newest(self._known, f"time > now() - {_LOOK_BACK}", depth)
         return [LatestSensor(s.key, s.gateway, dict(s.readings)) for s in self._known.values()]
+
+    async def latest_at(self, at: int, since: int) -> list[LatestSensor]:
+        """The newest readings of every sensor as they were, of the last few points of each."""
+        known: dict[SensorKey, LatestSensor] = {}
+        await self._newest(known, f"time > {since:d}ms AND time <= {at:d}ms", _DEPTH)
+        return list(known.values())
+
+    async def events_at(self, at: int, since: int) -> list[Event]:
+        """Events as they were, newest first; of their last 5000 points."""
+        return await self._events(f"time > {since:d}ms AND time <= {at:d}ms")
 
     async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
         """Readings with start <= time < end, in order."""
@@ -140,13 +140,13 @@ class InfluxStore:
         return sum(int(row["number"]) for series in found for row in _rows(series))
 
     async def buckets(  # noqa: PLR0913 - see the protocol
-        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool
+        self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool, shift: int = 0
     ) -> list[Bucket]:
         """Readings put together by step, in the database."""
         if direction:
-            return base.direction_buckets(await self._raw(key, quantity, start, end, MAX_POINTS * 10), step)
+            return base.direction_buckets(await self._raw(key, quantity, start, end, MAX_POINTS * 10), step, shift)
         value, flag, where = _name(quantity), _name(quantity + QC_SUFFIX), _where(key, start, end)
-        group = f"GROUP BY time({step:d}ms) fill(none)"
+        group = f"GROUP BY time({step:d}ms,{shift:d}ms) fill(none)"
         source = f"FROM {_name(key.kind)} WHERE {where}"
         rows: dict[int, dict[str, Any]] = {}
         for series in await self._query(
@@ -220,8 +220,7 @@ class InfluxStore:
         where = f"time > now() - {_LOOK_BACK}"
         if key is not None:
             where += "".join(f" AND {_name(tag)} = {_text(value)}" for tag, value in key._asdict().items())
-        found = await self._query(f'SELECT * FROM "event" WHERE {where} ORDER BY time DESC LIMIT {_EVENT_POINTS}')  # noqa: S608 - escaped
-        events = base.fold_events(_event(row) for series in found for row in _rows(series) if row.get("id"))
+        events = await self._events(where)
         return [event for event in events if not open_only or event.until is None][:limit]
 
     async def gateways(self) -> list[GatewayHealth]:
@@ -238,6 +237,24 @@ class InfluxStore:
             ),
             key=lambda health: health.gateway,
         )
+
+    async def _newest(self, known: dict[SensorKey, LatestSensor], where: str, depth: int) -> None:
+        """Merges the last ``depth`` points of each sensor into what is known."""
+        queries = [
+            f"SELECT * FROM {_name(kind)} WHERE {where}"  # noqa: S608 - escaped
+            f' GROUP BY "gateway","site","sensor" ORDER BY time DESC LIMIT {depth}'
+            for kind in await self._sensor_kinds()
+        ]
+        for series in await self._query(*queries):
+            tags = series["tags"]
+            key = SensorKey(series["name"], tags["site"], tags["sensor"])
+            if key.sensor:
+                sensor = known.setdefault(key, LatestSensor(key, tags["gateway"]))
+                _merge(sensor, tags["gateway"], list(_rows(series)))
+
+    async def _events(self, where: str) -> list[Event]:
+        found = await self._query(f'SELECT * FROM "event" WHERE {where} ORDER BY time DESC LIMIT {_EVENT_POINTS}')  # noqa: S608 - escaped
+        return base.fold_events(_event(row) for series in found for row in _rows(series) if row.get("id"))
 
     async def _sensor_kinds(self) -> list[str]:
         if time.monotonic() >= self._kinds_until:

@@ -167,6 +167,7 @@ export interface Series {
   step: number | null
   points: Point[]
   quarantined: [number, number, Flag, string][]
+  quarantined_total: number
 }
 
 export type AirIndexName = 'cn' | 'kr' | 'us'
@@ -278,11 +279,30 @@ export const getEvents = () => call<{ events: CityEvent[] }>('/api/v1/events?lim
 export const getGateways = () => call<{ gateways: Gateway[] }>('/api/v1/gateways')
 export const getSensor = (id: string) => call<SensorDetail>(`/api/v1/sensors/${encodeURIComponent(id)}`)
 
-export function getSeries(id: string, quantity: string, start: number, end: number, step: number | null) {
+/** With `most`, never more points than that; steps of hours and days are the viewer's. */
+export function getSeries(id: string, quantity: string, start: number, end: number, step: number | null, most: number | null = null) {
   const query = new URLSearchParams({ quantity, start: String(Math.floor(start)), end: String(Math.ceil(end)) })
   if (step !== null) query.set('step', String(step))
+  if (most !== null) {
+    query.set('most', String(most))
+    query.set('offset', String(new Date(start).getTimezoneOffset() * 60))
+  }
   return call<Series>(`/api/v1/sensors/${encodeURIComponent(id)}/series?${query.toString()}`)
 }
+
+/** How much of a time a sensor has readings of. */
+export interface Wholeness {
+  start: string
+  end: string
+  step: number
+  availability: number | null
+  flags: Partial<Record<string, number>>
+  gaps: { start: string; end: string; seconds: number }[]
+  gaps_total: number
+}
+
+export const getWholeness = (id: string, start: number, end: number) =>
+  call<Wholeness>(`/api/v1/sensors/${encodeURIComponent(id)}/wholeness?start=${Math.floor(start)}&end=${Math.ceil(end)}`)
 
 export type Credentials = { token: string } | { name: string; password: string }
 export interface Who {

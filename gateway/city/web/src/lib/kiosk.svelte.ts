@@ -1,5 +1,5 @@
 /** Kiosk mode: `?kiosk=wall,gateways&seconds=30` shows pages in turn, and waits when somebody is at the screen. */
-import { PLACES, placeOf, router } from './route.svelte'
+import { MENU, placeOf, router } from './route.svelte'
 
 const SECONDS = 30
 const SHORTEST = 5
@@ -18,7 +18,7 @@ export function rotationOf(search: string): Rotation | null {
   if (wanted === null) return null
   const named = wanted.split(',').map((page) => page.trim()).filter((page) => page === 'wall' || placeOf(`#/${page}`) !== 'wall')
   const seconds = Number(query.get('seconds') ?? SECONDS)
-  return { pages: named.length ? named : [...PLACES], seconds: seconds >= SHORTEST ? seconds : SECONDS }
+  return { pages: named.length ? named : [...MENU], seconds: seconds >= SHORTEST ? seconds : SECONDS }
 }
 
 class Kiosk {

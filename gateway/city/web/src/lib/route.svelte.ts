@@ -1,12 +1,28 @@
 /** Which page is shown: it stands behind the # of the address, so that a link, a bookmark and the back button work. */
-export const PLACES = ['wall', 'cases', 'gateways'] as const
+export const PLACES = ['wall', 'cases', 'gateways', 'sensors'] as const
 export type Place = (typeof PLACES)[number]
+/** The places of the menu. */
+export const MENU = ['wall', 'cases', 'gateways'] as const satisfies readonly Place[]
 
 /** The place that an address shows; what is no page is the wall. */
 export function placeOf(hash: string): Place {
   const [name] = hash.replace(/^#\/?/, '').split(/[/?]/)
-  return PLACES.find((place) => hash.startsWith('#/') && place === name) ?? 'wall'
+  const place = PLACES.find((known) => hash.startsWith('#/') && known === name) ?? 'wall'
+  return place === 'sensors' && !partOf(hash) ? 'wall' : place
 }
+
+/** What of a place an address shows: the id in `#/sensors/air:old-town:air-03`. */
+export function partOf(hash: string): string {
+  const part = /^#\/[^/?]+\/([^?]+)/.exec(hash)?.[1] ?? ''
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
+}
+
+/** The path of a sensor's page. */
+export const sensorPath = (id: string): string => `sensors/${encodeURIComponent(id).replaceAll('%3A', ':')}`
 
 /** The address of a page: `#/gateways`. */
 export const addressOf = (path: string): string => `#/${path === 'wall' ? '' : path}`
@@ -16,6 +32,7 @@ class Router {
   readonly place = $derived(placeOf(this.hash))
   /** The number of what the page shows in particular, as in `#/cases/17`; 0 for nothing. */
   readonly number = $derived(Number(/^#\/\w+\/(\d+)$/.exec(this.hash)?.[1] ?? 0))
+  readonly part = $derived(partOf(this.hash))
 
   constructor() {
     addEventListener('hashchange', () => (this.hash = location.hash))

@@ -3,6 +3,10 @@ import type { Point, Series } from './api'
 export const RANGES = { '1h': 3600, '24h': 86400, '7d': 604800 } as const
 export type Range = keyof typeof RANGES
 
+/** Seconds of the periods that a sensor's page shows. */
+export const PERIODS = { '1h': 3600, '24h': 86400, '7d': 604800, '30d': 2592000 } as const
+export type Period = keyof typeof PERIODS
+
 /** Seconds a point of the chart stands for; null is every reading. About a thousand points a chart. */
 export function stepOf(range: Range, interval: number): number | null {
   if (range === '1h') return interval < 4 ? 5 : null

@@ -1,0 +1,60 @@
+"""Reading the past: a sensor's readings as a file, and how whole they are."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from gateway.city import export, wholeness
+from gateway.city.api.context import Reader
+from gateway.city.api.read import Id, latest_of, span_of
+from gateway.city.problems import ProblemError
+from gateway.city.wholeness import Wholeness
+
+router = APIRouter()
+_DAY_MS = 86_400_000
+
+From = Annotated[str | None, Query(description="ISO 8601 or milliseconds; a day before the end")]
+To = Annotated[str | None, Query(description="ISO 8601 or milliseconds; now")]
+
+
+class _Csv(StreamingResponse):
+    media_type = "text/csv; charset=utf-8"
+
+
+@router.get("/api/v1/sensors/{sensor_id}/readings.csv", tags=["sensors"], response_class=_Csv)
+async def readings(
+    here: Reader,
+    sensor_id: Id,
+    quantity: Annotated[str | None, Query(description="one of its quantities; all of them")] = None,
+    start: From = None,
+    end: To = None,
+) -> StreamingResponse:
+    """All values of a sensor as CSV in UTF-8, with flags; those that were quarantined say so, and why."""
+    latest = await latest_of(here, sensor_id)
+    first, last = span_of(start, end, _DAY_MS)
+    names = [reading.quantity for reading in here.view.sensor(latest, last).readings]
+    if quantity is not None and quantity not in names:
+        raise ProblemError(404, f"Sensor '{sensor_id}' has no quantity '{quantity}'; it has: {', '.join(names)}.")
+    wanted = names if quantity is None else [quantity]
+    units = {name: here.view.quantity(latest.key.kind, name).unit for name in wanted}
+    text = export.csv_of(here.view.store, latest.key, units, first, last)
+    # what cannot be read at all is an error, not half a file
+    beginning = await anext(text)
+
+    async def whole() -> AsyncIterator[str]:
+        yield beginning
+        async for part in text:
+            yield part
+
+    name = export.file_name(latest.key, first, last)
+    return _Csv(whole(), headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+@router.get("/api/v1/sensors/{sensor_id}/wholeness", tags=["sensors"])
+async def sensor_wholeness(here: Reader, sensor_id: Id, start: From = None, end: To = None) -> Wholeness:
+    """How much of a time a sensor has readings of, its gaps, and how its readings were judged."""
+    latest = await latest_of(here, sensor_id)
+    first, last = span_of(start, end, _DAY_MS)
+    return await wholeness.look(here.view.store, here.view.sensor(latest, last), first, last)

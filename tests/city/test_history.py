@@ -1,0 +1,101 @@
+"""The past through the API: files, wholeness, and series that fit a chart."""
+
+import csv
+import io
+import time
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from gateway.city import export
+from tests.city.conftest import write
+
+AIR = "air,gateway=gw-1,site=longgang,sensor=air-01"
+ID = "air:longgang:air-01"
+MINUTE, HOUR = 60_000, 3_600_000
+
+
+@pytest.fixture
+def now() -> int:
+    """When the test began, in milliseconds."""
+    return time.time_ns() // 10**6
+
+
+async def _rows(client: httpx.AsyncClient, **params: str | int) -> list[dict[str, str]]:
+    answer = await client.get(f"/api/v1/sensors/{ID}/readings.csv", params=params)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+    assert answer.content.startswith("\ufeff".encode())
+    return list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))))
+
+
+async def test_a_file_has_every_value_with_its_flag_and_the_quarantined_ones_apart(
+    client: httpx.AsyncClient, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_PART", 2)  # several parts, and an end between two of them
+    await write(client, *(f"{AIR} pm25={n}.25,pm25_qc={3 if n == 1 else 1}i {now - 60_000 + n}" for n in range(4)))
+    tags = "gateway=gw-1,kind=air,quantity=pm25,sensor=air-01,site=longgang"
+    await write(client, rf'quarantine,{tags} value=-9999,flag=4i,reason="=cmd|x, \"y\"" {now - 60_000 + 2}')
+    rows = await _rows(client, quantity="pm25")
+    assert [(row["value"], row["flag"], row["quarantined"]) for row in rows] == [
+        ("0.25", "1", "no"),
+        ("1.25", "3", "no"),
+        ("2.25", "1", "no"),
+        ("-9999.0", "4", "yes"),
+        ("3.25", "1", "no"),
+    ]
+    assert {row["unit"] for row in rows} == {"µg/m³"}
+    assert {row["sensor"] for row in rows} == {ID}
+    assert rows[3]["reason"] == '\'=cmd|x, "y"'
+    assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+
+
+async def test_a_file_without_values_still_names_its_columns(client: httpx.AsyncClient, now: int) -> None:
+    await write(client, f"{AIR} pm25=1 {now}")
+    answer = await client.get(f"/api/v1/sensors/{ID}/readings.csv", params={"start": now - 2 * HOUR, "end": now - HOUR})
+    assert answer.text.lstrip("\ufeff").splitlines() == [",".join(export.COLUMNS)]
+    assert "air_longgang_air-01" in answer.headers["content-disposition"]
+    for params, status in (({"quantity": "no2"}, 404), ({"start": "soon"}, 422)):
+        assert (await client.get(f"/api/v1/sensors/{ID}/readings.csv", params=params)).status_code == status
+
+
+async def test_a_hole_is_a_gap_and_lowers_the_availability(client: httpx.AsyncClient, now: int) -> None:
+    end = now // (2 * MINUTE) * (2 * MINUTE)
+    here = [n for n in range(60) if not 20 <= n < 40]  # a kind's interval is at most a minute
+    await write(client, *(f"{AIR} pm25=1,pm25_qc=1i {end - (60 - n) * MINUTE}" for n in here))
+    whole = (await client.get(f"/api/v1/sensors/{ID}/wholeness", params={"end": end})).json()
+    assert whole["availability"] == pytest.approx(2 / 3, abs=0.05)
+    (gap,) = (gap for gap in whole["gaps"] if gap["seconds"] > 600)
+    assert gap["seconds"] == pytest.approx(1200, abs=180)
+    assert set(whole["flags"]) == {"1"}
+
+
+async def test_a_chart_gets_no_more_points_than_it_asks_for(client: httpx.AsyncClient, now: int) -> None:
+    end = now // HOUR * HOUR
+    await write(client, *(f"{AIR} pm25={n % 7} {end - n * 30_000}" for n in range(1, 481)))  # four hours
+    span: dict[str, str | int] = {"quantity": "pm25", "start": end - 4 * HOUR, "end": end}
+    for most, step in ((480, None), (479, 60.0), (100, 300.0), (10, 1800.0)):
+        series = (await client.get(f"/api/v1/sensors/{ID}/series", params={**span, "most": most})).json()
+        assert series["step"] == step
+        assert len(series["points"]) <= most
+    hourly = (await client.get(f"/api/v1/sensors/{ID}/series", params={**span, "most": 100, "step": 3600})).json()
+    assert [point[0] for point in hourly["points"]] == [end - n * HOUR for n in (4, 3, 2, 1)]
+
+
+async def test_days_begin_where_the_viewer_lives(client: httpx.AsyncClient) -> None:
+    midnight = 1_700_000_000_000 // 86_400_000 * 86_400_000 - 8 * HOUR  # in UTC+8
+    await write(client, *(f"{AIR} pm25={day} {midnight + day * 24 * HOUR + HOUR}" for day in range(2)))
+    span: dict[str, str | int] = {"quantity": "pm25", "start": midnight, "end": midnight + 48 * HOUR, "step": 86_400}
+    series = (await client.get(f"/api/v1/sensors/{ID}/series", params={**span, "offset": -8 * 3600})).json()
+    assert [point[:2] for point in series["points"]] == [[midnight, 0], [midnight + 24 * HOUR, 1]]
+
+
+async def test_quarantined_values_are_thinned_for_a_chart_and_counted(
+    client: httpx.AsyncClient, app: FastAPI, now: int
+) -> None:
+    tags = "gateway=gw-1,kind=air,quantity=pm25,sensor=air-01,site=longgang"
+    await write(client, f"{AIR} pm25=1 {now}")
+    await write(client, *(f'quarantine,{tags} value=1,flag=4i,reason="stuck" {now - n * 1000}' for n in range(1, 36)))
+    series = (await client.get(f"/api/v1/sensors/{ID}/series", params={"quantity": "pm25", "most": 10})).json()
+    assert (len(series["quarantined"]), series["quarantined_total"]) == (9, 35)
+    assert app.state.context.view.failure is None
