@@ -84,6 +84,14 @@ async def test_entities_are_made_again_only_when_more_than_readings_has_changed(
         newest = (await client.get("/sta/v1.1/Observations?$orderby=phenomenonTime desc&$top=1")).json()["value"]
         assert [observation["result"] for observation in newest] == [2]
         assert view.catalogue(await view.snapshot()) is made
+        states = [made.sets["Things"]["air:longgang:air-01"].properties["properties"]["state"]]
+        snapshot = await view.snapshot()
+        view._listed = None
+        view.sensors(snapshot, now + 10**9)
+        view._catalogue = (None, made)
+        assert view.catalogue(snapshot) is made
+        states.append(made.sets["Things"]["air:longgang:air-01"].properties["properties"]["state"])
+        assert states == ["fresh", "silent"]
         await write(client, f"{AIR} pm10=2 {now + 1000}")
         assert [len((await client.get(f"/sta/v1.1/{name}")).json()["value"]) for name in ("Things", "Datastreams")] == [
             1,

@@ -143,6 +143,7 @@ class Catalogue:
         self._quantity = quantity
         self._streams: list[list[Datastream]] = []
         self._shape: list[tuple[object, ...]] = []
+        self._states: dict[str, str] = {}
         self.sets: dict[str, dict[str, Entity]] = {name: {} for name in SETS if name != OBSERVATIONS}
         for sensor in sensors:
             self._add(sensor)
@@ -151,7 +152,7 @@ class Catalogue:
         )
 
     def carry_on(self, sensors: Sequence[SensorOut]) -> bool:
-        """Takes the times of new readings over, if they are all that has changed.
+        """Takes the times of new readings and the states over, if they are all that has changed.
 
         Returns:
             Whether that is so; otherwise nothing was taken, and the entities have to be made anew.
@@ -161,6 +162,9 @@ class Catalogue:
         ):
             return False
         for sensor, streams in zip(sensors, self._streams, strict=True):
+            if self._states[sensor.id] != sensor.state:
+                self._states[sensor.id] = sensor.state
+                vars(self.sets["Things"][sensor.id]).pop("properties", None)
             for reading, stream in zip(sensor.readings, streams, strict=True):
                 stream.newest = None if reading.value is None else reading.time
         return True
@@ -194,13 +198,14 @@ class Catalogue:
         site = sensor.site_title.en if sensor.site_title else sensor.site
         titles = {} if sensor.title is None else {"title": sensor.title.model_dump()}
         about = {"kind": sensor.kind, "site": sensor.site, "sensor": sensor.sensor, **titles}
+        self._states[sensor.id] = sensor.state
         thing = self._new(
             "Things",
             sensor.id,
             lambda: {
                 "name": name,
                 "description": f"{what} sensor at {site}",
-                "properties": {**about, "gateway": sensor.gateway, "state": sensor.state},
+                "properties": {**about, "gateway": sensor.gateway, "state": self._states[sensor.id]},
             },
         )
         instrument = self._new(
@@ -278,7 +283,7 @@ class Catalogue:
 
 
 def _shape(sensor: SensorOut) -> tuple[object, ...]:
-    """All of a sensor that its entities show, but for when its readings were."""
+    """All of a sensor that its entities show, but for its state and when its readings were."""
     names = [reading.quantity for reading in sensor.readings]
     place = sensor.title, sensor.site_title, sensor.lat, sensor.lon
-    return sensor.id, sensor.gateway, sensor.state, sensor.interval_s, place, names
+    return sensor.id, sensor.gateway, sensor.interval_s, place, names
