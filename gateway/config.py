@@ -538,6 +538,7 @@ class CasesSection(_Section):
     """When cases open and close by themselves."""
 
     watch: bool = Field(default=True, description="open cases from alerts, faults and silences of sensors")
+    public: bool = Field(default=False, description="let anyone who reaches the view report something, at `/#/report`")
     table: Path | None = Field(
         None, description="file with own departments, classes of cases and time limits; see cases.md"
     )

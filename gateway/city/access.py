@@ -49,7 +49,7 @@ class Access:
         self._open = is_loopback(config.server.host)
         self._tls = config.server.tls_cert is not None
         self._sessions: dict[str, float] = {}  # of those who know the read token
-        self._addresses = Throttle(5, 60.0, "this address")
+        self._addresses = Throttle(5, 60.0, "wrong attempts from this address")
         make = "make one with `python3 -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE && chmod 600 FILE`"
         if config.store.type == "embedded" and self._write is None:
             msg = f"access.write_token: the embedded store needs a token for writers; {make}, set write_token_file"

@@ -16,10 +16,11 @@ from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
 from gateway.city.alerts.desk import Desk
-from gateway.city.api import alerts, history, incidents, people, read, session, sta, write
+from gateway.city.api import alerts, history, incidents, people, read, reports, session, sta, write
 from gateway.city.api.context import Context, Reader
 from gateway.city.auth import first, rights
 from gateway.city.auth.people import People
+from gateway.city.auth.throttle import Throttle
 from gateway.city.database.engine import Database, DatabaseError
 from gateway.city.grades.tables import TableError, load
 from gateway.city.incidents.cases import Cases
@@ -54,7 +55,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(self)",
 }
 
 
@@ -103,7 +104,9 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     book = config.alerts.path or config.store.path.with_name("alerts.db")
     desk = Desk(view, config.alerts, book, config.map.sources, config.channel)
     hub, cases = Hub(view, desk), Cases(database, classes)
-    parts = Context(Access(config, known), view, hub, known, desk, cases, Rendered())
+    reporters = Throttle(5, 600.0, "reports from this address")
+    access, public = Access(config, known), config.cases.public
+    parts = Context(access, view, hub, known, desk, cases, Rendered(), public, reporters)
     follower = Follower(parts.cases, view, desk, config.cases)
 
     @contextlib.asynccontextmanager
@@ -131,7 +134,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     app = _CityView(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, history, alerts, session, people, incidents, sta, write):
+    for module in (read, history, alerts, session, people, incidents, reports, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)

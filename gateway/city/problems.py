@@ -58,6 +58,7 @@ _ANSWERS = {
         "There is no sensor 'air:old-town:air-99'; an id is kind:site:sensor, see /api/v1/sensors.",
     ),
     409: _Answer("Conflict", "It contradicts what is there.", "There is a person 'lin' already."),
+    413: _Answer("TooLarge", "The body is too large.", "The photograph is larger than 12 MiB."),
     422: _Answer(
         "Wrong",
         "A parameter, or a part of the body, is missing or wrong; `errors` names each.",

@@ -117,7 +117,7 @@ def town(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[_Town]:
     place = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [119.7, 30.2]}, "properties": properties}
     sensors = tmp_path / "sensors.geojson"
     sensors.write_text(json.dumps({"type": "FeatureCollection", "features": [place]}))
-    config = city_config(tmp_path, map={"sensors": sensors})
+    config = city_config(tmp_path, map={"sensors": sensors}, cases={"public": True})
     made = _Town(create_app(config, tmp_path / "no-page"), free_port(), tmp_path)
     yield made
     made.stop()

@@ -10,6 +10,7 @@ from gateway.city.alerts.desk import Desk
 from gateway.city.auth import rights
 from gateway.city.auth.people import People
 from gateway.city.auth.rights import Caller
+from gateway.city.auth.throttle import Throttle
 from gateway.city.incidents.cases import Cases
 from gateway.city.rendered import Rendered
 from gateway.city.stream import Hub
@@ -27,6 +28,8 @@ class Context:
     desk: Desk
     cases: Cases
     rendered: Rendered
+    public: bool
+    reporters: Throttle
 
 
 def context(request: Request) -> Context:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from gateway.city.api.context import Asking, Reader
 from gateway.city.auth.people import now_ms
@@ -29,6 +29,10 @@ from gateway.city.problems import ProblemError
 router = APIRouter(prefix="/api/v1", tags=["cases"])
 _MAX_ID = 2**31 - 1
 _DAY_MS = 86_400_000
+
+
+class _Jpeg(Response):
+    media_type = "image/jpeg"
 
 
 @router.get("/incidents")
@@ -86,6 +90,12 @@ def take_step(here: Reader, caller: Asking, incident_id: int, body: StepIn) -> C
         entered = None
     wish = Wish(body.action, body.note, body.department, body.hours, body.into, entered)
     return _detail(here.cases, caller, here.cases.act(caller, _id(incident_id), wish))
+
+
+@router.get("/incidents/{incident_id}/photos/{photo_id}", response_class=_Jpeg)
+def incident_photo(here: Reader, caller: Asking, incident_id: int, photo_id: int) -> Response:
+    """A photograph of a case."""
+    return _Jpeg(here.cases.photo(caller, _id(incident_id), _id(photo_id)))
 
 
 @router.get("/incident-classes")
@@ -148,4 +158,5 @@ def _detail(cases: Cases, caller: Asking, case: Incident) -> CaseDetail:
         )
         for step in case.steps
     ]
-    return CaseDetail.model_validate({**_fields(cases, case), "allowed": cases.allowed(caller, case), "steps": steps})
+    more = {"allowed": cases.allowed(caller, case), "photos": cases.photos(case.id), "steps": steps}
+    return CaseDetail.model_validate({**_fields(cases, case), **more})

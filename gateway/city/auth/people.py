@@ -49,7 +49,7 @@ class People:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._on = False
-        self._names = Throttle(10, 600.0, "those who sign in by this name")
+        self._names = Throttle(10, 600.0, "wrong attempts to sign in by this name")
 
     @property
     def on(self) -> bool:

@@ -61,6 +61,11 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "POST /api/v1/incidents": DESK,
     "GET /api/v1/incidents/{incident_id}": SIGNED_IN,
     "POST /api/v1/incidents/{incident_id}/steps": WORKERS,  # each step has its own roles, see gateway.city.incidents
+    "GET /api/v1/incidents/{incident_id}/photos/{photo_id}": SIGNED_IN,
+    "GET /api/v1/report-classes": EVERYONE,
+    "POST /api/v1/reports": EVERYONE,
+    "GET /api/v1/reports/{receipt}": EVERYONE,
+    "PUT /api/v1/reports/{receipt}/photo": EVERYONE,
     "GET /api/v1/incident-classes": SIGNED_IN,
     "GET /api/v1/incident-figures": SIGNED_IN,
     "GET /api/v1/session": SIGNED_IN,

@@ -14,7 +14,7 @@ class Throttle:
     Args:
         failures: How many failures a key may have within ``window``.
         window: Seconds.
-        of: What the failures are of, for the answer: ``this address``.
+        of: What is counted, for the answer: ``wrong attempts from this address``.
     """
 
     def __init__(self, failures: int, window: float, of: str) -> None:
@@ -33,9 +33,7 @@ class Throttle:
             failures.popleft()
         if len(failures) >= self._most:
             wait = int(failures[0] + self._window - now) + 1
-            raise ProblemError(
-                429, f"Too many wrong attempts from {self._of}; try again in {wait} s.", {"Retry-After": str(wait)}
-            )
+            raise ProblemError(429, f"Too many {self._of}; try again in {wait} s.", {"Retry-After": str(wait)})
 
     def failed(self, key: str) -> None:
         """Counts a failure."""

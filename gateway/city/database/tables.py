@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -135,3 +135,14 @@ class IncidentEvent(Base):
 
     event: Mapped[str] = mapped_column(String(400), primary_key=True)
     incident_id: Mapped[int] = mapped_column(ForeignKey("incident.id"), index=True)
+
+
+class IncidentPhoto(Base):
+    """A photograph that came with a report, written anew as JPEG."""
+
+    __tablename__ = "incident_photo"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    incident_id: Mapped[int] = mapped_column(ForeignKey("incident.id"), index=True)
+    time: Mapped[int] = mapped_column(BigInteger)
+    jpeg: Mapped[bytes] = mapped_column(LargeBinary)

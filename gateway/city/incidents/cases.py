@@ -11,13 +11,15 @@ from sqlalchemy.orm import selectinload
 from gateway.city.auth.people import now_ms
 from gateway.city.auth.rights import Caller, Role
 from gateway.city.database.engine import Database
-from gateway.city.database.tables import Incident, IncidentEvent, IncidentStep
+from gateway.city.database.tables import Incident, IncidentEvent, IncidentPhoto, IncidentStep
 from gateway.city.incidents.classes import Class, Classes
 from gateway.city.incidents.states import APPROVED, ENDED, OPEN, STEPS, State, possible
 from gateway.city.problems import ProblemError
 
 VIEW = "citygate"
 """Who files, dispatches and closes what needs nobody."""
+_ANYBODY = Caller("public", Role.VIEWER, "")
+_PHOTOS, _PHOTO_MS = 3, 900_000
 _LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is easily mistaken for another
 
 
@@ -119,6 +121,38 @@ class Cases:
         if found is None:
             raise ProblemError(404, "There is no report with this receipt number.")
         return found
+
+    def add_photo(self, receipt: str, jpeg: bytes) -> None:
+        """Adds a photograph to a report.
+
+        Raises:
+            ProblemError: 404 if there is no such report, 409 if it is too late or there are enough.
+        """
+        found = self.of(receipt)
+        with self.database.write() as transaction:
+            _get(transaction, _ANYBODY, found.id, lock=True)
+            number = len(_photos(transaction, found.id))
+            if found.source != "public" or number >= _PHOTOS or now_ms() - found.opened > _PHOTO_MS:
+                raise ProblemError(409, "A report takes three photographs, within a quarter of an hour.")
+            transaction.add(IncidentPhoto(incident_id=found.id, time=now_ms(), jpeg=jpeg))
+
+    def photos(self, incident_id: int) -> list[int]:
+        """The ids of a case's photographs."""
+        with self.database.read() as transaction:
+            return _photos(transaction, incident_id)
+
+    def photo(self, caller: Caller, incident_id: int, photo_id: int) -> bytes:
+        """A photograph, as JPEG.
+
+        Raises:
+            ProblemError: 404 if there is none, or the caller may not see the case.
+        """
+        with self.database.read() as transaction:
+            _get(transaction, caller, incident_id)
+            found = transaction.get(IncidentPhoto, photo_id)
+            if found is None or found.incident_id != incident_id:
+                raise ProblemError(404, f"Case {incident_id} has no photograph {photo_id}.")
+            return found.jpeg
 
     def allowed(self, caller: Caller, incident: Incident) -> list[str]:
         """What the caller may do to a case."""
@@ -322,6 +356,11 @@ def _seen_by(caller: Caller) -> ColumnElement[bool]:
     if caller.role == Role.DEPARTMENT:
         rules.append(Incident.department.in_(caller.departments) if caller.departments else false())
     return and_(*rules)
+
+
+def _photos(transaction: Transaction, incident_id: int) -> list[int]:
+    wanted = select(IncidentPhoto.id).where(IncidentPhoto.incident_id == incident_id).order_by(IncidentPhoto.id)
+    return list(transaction.scalars(wanted))
 
 
 def _seeing_all(caller: Caller) -> Caller:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.city.incidents.states import State
 from sensors.kinds import Title
 
-Source = Literal["event", "fault", "patrol", "hand"]
+Source = Literal["event", "fault", "public", "patrol", "hand"]
 Status = Literal["in time", "running out", "late", "paused", "ended"]
 _Note = Annotated[str, Field(max_length=4000)]
 
@@ -107,6 +107,7 @@ class CaseDetail(CaseOut):
     """A case with its history."""
 
     allowed: list[str] = Field(description="the steps that you may take now")
+    photos: list[int] = Field(description="ids of its photographs")
     steps: list[CaseStep]
 
 
@@ -154,3 +155,47 @@ class FiguresOut(BaseModel):
     hours_per_case: float | None = Field(description="mean, from report to closing")
     goal_hours: float
     closed_by_themselves: int = Field(description="their cause was over; not counted in the shares and the mean")
+
+
+class PublicClass(BaseModel):
+    """A class that residents may report."""
+
+    kind: str
+    title: Title
+
+
+class PublicClasses(BaseModel):
+    """What residents may report."""
+
+    classes: list[PublicClass]
+
+
+class ReportIn(BaseModel):
+    """What a resident reports. No name is asked for; none should be written."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"kind": "water", "text": "The river foams", "lat": 30.23, "lon": 119.72}]},
+    )
+
+    kind: str = Field(max_length=64)
+    text: str = Field(min_length=1, max_length=2000)
+    lat: float | None = Field(None, ge=-90, le=90)
+    lon: float | None = Field(None, ge=-180, le=180)
+
+
+class ReceiptOut(BaseModel):
+    """By what the report is found again."""
+
+    receipt: str = Field(examples=["7F3K-92QX-M4TD"])
+
+
+class ReportOut(BaseModel):
+    """What became of a report."""
+
+    receipt: str
+    kind: str
+    state: State
+    opened: str
+    entered: str = Field(description="since when it is so")
+    steps: list[State] = Field(description="the stages so far")

@@ -338,6 +338,7 @@ export interface Case {
 
 export interface CaseDetail extends Case {
   allowed: string[]
+  photos: number[]
   steps: { time: string; who: string; action: string; state: CaseState; note: string; detail: Record<string, unknown> }[]
 }
 
@@ -386,3 +387,18 @@ export const whoseLink = (link: string) => call<{ name: string }>('/api/v1/link'
 export const useLink = (link: string, password: string) => post('/api/v1/link', { link, password })
 export const getAlerts = () => call<{ alerts: Alert[] }>('/api/v1/alerts?limit=100')
 
+
+export interface ReportStatus {
+  receipt: string
+  kind: string
+  state: CaseState
+  opened: string
+  entered: string
+  steps: CaseState[]
+}
+
+export const getReportClasses = () => call<{ classes: { kind: string; title: Title }[] }>('/api/v1/report-classes')
+export const sendReport = (report: { kind: string; text: string; lat: number | null; lon: number | null }) => post('/api/v1/reports', report) as Promise<{ receipt: string }>
+export const sendPhoto = (receipt: string, photo: Blob) =>
+  call<unknown>(`/api/v1/reports/${encodeURIComponent(receipt)}/photo`, { method: 'PUT', body: photo, signal: AbortSignal.timeout(60_000) })
+export const getReport = (receipt: string) => call<ReportStatus>(`/api/v1/reports/${encodeURIComponent(receipt)}`)

@@ -1,0 +1,95 @@
+"""What residents report, without signing in: a report, its photographs, and what became of it by its receipt."""
+
+import asyncio
+import itertools
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+
+from gateway.city.access import address
+from gateway.city.api.context import Anyone, Context
+from gateway.city.incidents.cases import Report
+from gateway.city.incidents.models import PublicClass, PublicClasses, ReceiptOut, ReportIn, ReportOut
+from gateway.city.incidents.photo import MAX_BYTES, PhotoError, rewritten
+from gateway.city.incidents.states import State
+from gateway.city.models import iso
+from gateway.city.problems import ProblemError
+
+router = APIRouter(prefix="/api/v1", tags=["reports"])
+_CLOSED = "This city view takes no reports from the public; see public in [cases]."
+_PICTURES = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in ("jpeg", "png", "webp")}
+Receipt = Annotated[str, Path(max_length=32, description="the receipt number", examples=["7F3K-92QX-M4TD"])]
+
+
+@router.get("/report-classes", responses={404: {}})
+def report_classes(here: Anyone) -> PublicClasses:
+    """What may be reported."""
+    _refuse_when_closed(here)
+    return PublicClasses(
+        classes=[
+            PublicClass(kind=name, title=item.title) for name, item in here.cases.classes.classes.items() if item.public
+        ]
+    )
+
+
+@router.post("/reports", status_code=201, responses={404: {}, 429: {}})
+def report(here: Anyone, request: Request, body: ReportIn) -> ReceiptOut:
+    """Reports something; the receipt is the only way to what becomes of it."""
+    _refuse_when_closed(here)
+    found = here.cases.classes.classes.get(body.kind)
+    if found is None or not found.public:
+        raise ProblemError(422, f"'{body.kind}' cannot be reported; see /api/v1/report-classes.")
+    here.reporters.check(address(request))
+    here.reporters.failed(address(request))
+    district = None if body.lat is None or body.lon is None else here.view.district(body.lon, body.lat)
+    opened = here.cases.open(
+        Report("public", body.kind, body.text, district=district, lat=body.lat, lon=body.lon), "public"
+    )
+    return ReceiptOut(receipt=opened.receipt)
+
+
+@router.put(
+    "/reports/{receipt}/photo",
+    status_code=204,
+    responses={404: {}, 409: {}, 413: {}},
+    openapi_extra={"requestBody": {"required": True, "content": _PICTURES}},
+)
+async def report_photo(here: Anyone, request: Request, receipt: Receipt) -> None:
+    """Adds a photograph (JPEG, PNG or WebP, 12 MiB) to a report: three at most, within a quarter of an hour.
+
+    It is written anew as a JPEG of at most 1600 pixels a side; position and device, if the camera wrote them in, are
+    gone.
+    """
+    _refuse_when_closed(here)
+    await asyncio.to_thread(here.cases.of, receipt)
+    parts, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BYTES:
+            raise ProblemError(413, f"The photograph is larger than {MAX_BYTES // 2**20} MiB.")
+        parts.append(chunk)
+    try:
+        jpeg = await asyncio.to_thread(rewritten, b"".join(parts))
+    except PhotoError as error:
+        raise ProblemError(422, f"The photograph cannot be taken: {error}.") from error
+    await asyncio.to_thread(here.cases.add_photo, receipt, jpeg)
+
+
+@router.get("/reports/{receipt}", responses={404: {}})
+def report_status(here: Anyone, receipt: Receipt) -> ReportOut:
+    """What became of a report: where it stands and since when, and nothing of who dealt with it."""
+    _refuse_when_closed(here)
+    found = here.cases.of(receipt)
+    return ReportOut(
+        receipt=found.receipt,
+        kind=found.kind,
+        state=State(found.state),
+        opened=iso(found.opened),
+        entered=iso(found.entered),
+        steps=[State(state) for state, _ in itertools.groupby(step.state for step in found.steps)],
+    )
+
+
+def _refuse_when_closed(here: Context) -> None:
+    if not here.public:
+        raise ProblemError(404, _CLOSED)
