@@ -140,6 +140,7 @@ class EmbeddedStore:
             StoreError: If the file cannot be used, or was written by a newer version.
         """
         await self._in(self._writer, EmbeddedStore._create)
+        await self._in(self._writer, EmbeddedStore._latest)  # before pruning, which may keep the writer for seconds
         self._pruning = asyncio.create_task(self._prune_forever())
 
     async def close(self) -> None:
