@@ -2,6 +2,7 @@
 
 import csv
 import re
+from datetime import datetime
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -75,7 +76,7 @@ def test_a_sensors_page_shows_its_past_its_neighbours_and_how_whole_it_is(
         expect(chart).to_have_attribute("data-suspect", "3")
         expect(chart).to_have_attribute("data-quarantined", "2")
         assert page.url.endswith(f"/#/sensors/{CHARTED_ID}")
-        expect(page.get_by_test_id("gaps")).to_have_attribute("data-gaps", "1")
+        expect(page.get_by_test_id("gap").filter(has_text="5 min")).to_have_count(1)
         expect(page.get_by_test_id("page-quarantined")).to_contain_text("outside the gross range")
         expect(page.get_by_test_id("link-quality")).to_contain_text("87")
         expect(page.get_by_test_id("neighbour")).to_have_count(3)
@@ -127,3 +128,50 @@ def test_an_address_of_no_sensor_says_so(browser: Browser, city: City) -> None:
         expect(page.get_by_test_id("sensor-page")).to_contain_text("There is no such sensor")
         page.get_by_test_id("sensor-page").get_by_role("link").click()
         expect(page.get_by_test_id("map")).to_be_visible()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_towns_past_is_played_on_the_map(browser: Browser, city: City, size: str) -> None:
+    """A slider, worked by keyboard too, shows who was live and which events were open, until now is reached."""
+    with opened(browser, city, size) as visit:
+        page = visit.page
+        events = page.request.get(f"{city.url}/api/v1/events").json()["events"]
+        (began,) = (datetime.fromisoformat(event["since"]).timestamp() for event in events if event["id"] == "e-1")
+        page.get_by_test_id("place-past").click()
+        shown, slider = page.get_by_test_id("history"), page.get_by_test_id("slider")
+        page.get_by_test_id("history-1h").click()
+        step = 10_000
+        place = int(slider.get_attribute("min") or 0)
+        then = place + (int(began * 1000) - 300_000 - place) // step * step
+        slider.fill(str(then))
+        expect(shown).to_have_attribute("data-live", "1")  # the charted sensor alone
+        expect(page.get_by_test_id("then-events")).to_contain_text("No event was open")
+        assert "at=" in page.url
+        slider.fill(str(then + 360_000))
+        expect(page.get_by_test_id("then-events")).to_contain_text("orange")
+        for theme in ("dark", "light"):
+            photograph(visit, f"history-{size}-{theme}", size)
+            page.get_by_test_id("theme").click()
+        before = int(shown.get_attribute("data-at") or 0)
+        slider.press("ArrowRight")
+        expect(shown).to_have_attribute("data-at", str(before + step))
+        page.reload()
+        expect(shown).to_have_attribute("data-at", str(before + step))
+        page.get_by_test_id("speed").fill("50000")
+        page.get_by_test_id("play").press("Enter")
+        expect(shown).to_have_attribute("data-at", slider.get_attribute("max") or "")
+        expect(shown).to_have_attribute("data-playing", "false")
+        page.go_back()
+        expect(page.get_by_test_id("events" if size == "phone" else "map")).to_be_visible()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_history_page_speaks_the_chosen_language_alone(browser: Browser, city: City, language: str) -> None:
+    """No button or heading keeps its English."""
+    with opened(browser, city, "desk", "/#/past") as visit:
+        page = visit.page
+        page.get_by_test_id(f"lang-{language}").click()
+        expect(page.get_by_test_id("then-fresh")).to_be_visible()
+        names = page.locator("[data-testid=play], h2, h3, .then li span:first-child, .places a")
+        assert [name for name in names.all_inner_texts() if not re.search(f"[{LANGUAGES[language]}]", name)] == []
+        photograph(visit, f"history-{language}", "desk")

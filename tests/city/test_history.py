@@ -99,3 +99,32 @@ async def test_quarantined_values_are_thinned_for_a_chart_and_counted(
     series = (await client.get(f"/api/v1/sensors/{ID}/series", params={"quantity": "pm25", "most": 10})).json()
     assert (len(series["quarantined"]), series["quarantined_total"]) == (9, 35)
     assert app.state.context.view.failure is None
+
+
+async def test_the_town_is_shown_as_it_was(client: httpx.AsyncClient, now: int) -> None:
+    then = now // 10_000 * 10_000 - HOUR
+    other = "air,gateway=gw-1,site=longgang,sensor=air-02"
+    await write(client, f"{AIR} pm25=10,pm25_qc=1i {then - 5000}", f"{AIR} pm25=20,pm25_qc=3i {then + 1}")
+    await write(client, f"{other} pm25=7,pm25_qc=1i {then - HOUR}", f"{AIR} pm25=30,pm25_qc=1i {now - 20_000}")
+    tags = "gateway=gw-1,kind=air,sensor=air-01,site=longgang"
+    fields = 'id="e",quantity="pm25",value={},limit=115,message="m"'
+    await write(
+        client,
+        f"event,{tags},severity=yellow {fields.format(120)} {then - 60_000}",
+        f"event,{tags},severity=red {fields.format(300)} {then - 30_000}",
+        f"event,{tags},severity=none {fields.format(3)} {then + 15_000}",
+    )
+    past = (await client.get("/api/v1/past", params={"at": then + 9_999})).json()
+    assert past["resolution_s"] == 10
+    assert [(s["id"], s["state"], s["flag"], s["severity"], s["values"]) for s in past["sensors"]] == [
+        (ID, "fresh", 1, "red", {"pm25": 10}),
+        ("air:longgang:air-02", "silent", 1, None, {"pm25": 7}),
+    ]
+    assert [event["severity"] for event in past["events"]] == ["red"]
+    later = (await client.get("/api/v1/past", params={"at": then + 20_000})).json()
+    assert (later["sensors"][0]["flag"], later["sensors"][0]["severity"], later["events"]) == (3, None, [])
+    future = (await client.get("/api/v1/past", params={"at": now + HOUR})).json()
+    assert future["sensors"][0]["values"] == {"pm25": 30}
+    long_ago = (await client.get("/api/v1/past", params={"at": "2001-01-01T00:00:00Z"})).json()
+    assert (long_ago["sensors"], long_ago["events"]) == ([], [])
+    assert (await client.get("/api/v1/past", params={"at": "soon"})).status_code == 422

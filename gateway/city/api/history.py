@@ -1,4 +1,4 @@
-"""Reading the past: a sensor's readings as a file, and how whole they are."""
+"""Reading the past: a sensor's readings as a file, how whole they are, and the town as it was."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -6,9 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from gateway.city import export, wholeness
+from gateway.city import export, past, wholeness
+from gateway.city import view as city
 from gateway.city.api.context import Reader
-from gateway.city.api.read import Id, latest_of, span_of
+from gateway.city.api.read import Id, latest_of, moment_of, span_of
+from gateway.city.past import Past
 from gateway.city.problems import ProblemError
 from gateway.city.wholeness import Wholeness
 
@@ -58,3 +60,16 @@ async def sensor_wholeness(here: Reader, sensor_id: Id, start: From = None, end:
     latest = await latest_of(here, sensor_id)
     first, last = span_of(start, end, _DAY_MS)
     return await wholeness.look(here.view.store, here.view.sensor(latest, last), first, last)
+
+
+@router.get("/api/v1/past", tags=["city"])
+async def town_past(
+    here: Reader,
+    at: Annotated[
+        str, Query(description="ISO 8601 or milliseconds; the future is now", examples=["2026-11-23T14:00:00+08:00"])
+    ],
+) -> Past:
+    """The state of all sensors at a time, which is rounded down to the resolution that the answer states."""
+    moment = min(moment_of("at", at), city.now_ms())
+    await here.view.snapshot()
+    return await past.look(here.view, moment)

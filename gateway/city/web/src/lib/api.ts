@@ -304,6 +304,26 @@ export interface Wholeness {
 export const getWholeness = (id: string, start: number, end: number) =>
   call<Wholeness>(`/api/v1/sensors/${encodeURIComponent(id)}/wholeness?start=${Math.floor(start)}&end=${Math.ceil(end)}`)
 
+/** A sensor as it was. */
+export interface PastSensor {
+  id: string
+  state: State
+  flag: Flag
+  severity: Severity | null
+  time: string
+  values: Record<string, number | null>
+}
+
+export interface Past {
+  time: string
+  resolution_s: number
+  sensors: PastSensor[]
+  events: CityEvent[]
+}
+
+/** The town as it was at a time in ms. */
+export const getPast = (at: number) => call<Past>(`/api/v1/past?at=${at}`)
+
 export type Credentials = { token: string } | { name: string; password: string }
 export interface Who {
   name: string

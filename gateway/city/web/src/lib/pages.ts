@@ -58,4 +58,11 @@ export const PAGES = {
   linkQuality: ['链路与电池', 'Link and battery', '링크와 배터리'],
   noLink: ['此传感器不报告电池或信号。', 'This sensor tells nothing of its battery or signal.', '이 센서는 배터리나 신호를 보고하지 않습니다.'],
   noEventsYet: ['还没有事件。', 'No event yet.', '아직 이벤트가 없습니다.'],
+  past: ['回放', 'History', '이력'],
+  play: ['播放', 'Play', '재생'],
+  timeShown: ['显示的时间', 'The time that is shown', '표시 시각'],
+  speed: ['倍速', 'Times faster', '배속'],
+  resolution: ['时间精度 {s} 秒', 'to {s} s', '시간 정밀도 {s}초'],
+  then: ['当时', 'At this time', '당시 상태'],
+  noEventsThen: ['当时没有事件。', 'No event was open.', '당시 이벤트가 없습니다.'],
 } satisfies Record<string, [string, string, string]>

@@ -1,8 +1,8 @@
 /** Which page is shown: it stands behind the # of the address, so that a link, a bookmark and the back button work. */
-export const PLACES = ['wall', 'cases', 'gateways', 'sensors'] as const
+export const PLACES = ['wall', 'past', 'cases', 'gateways', 'sensors'] as const
 export type Place = (typeof PLACES)[number]
 /** The places of the menu. */
-export const MENU = ['wall', 'cases', 'gateways'] as const satisfies readonly Place[]
+export const MENU = ['wall', 'past', 'cases', 'gateways'] as const satisfies readonly Place[]
 
 /** The place that an address shows; what is no page is the wall. */
 export function placeOf(hash: string): Place {
@@ -20,6 +20,9 @@ export function partOf(hash: string): string {
     return part
   }
 }
+
+/** What stands behind the question mark of an address: the time in `#/past?at=…`. */
+export const queryOf = (hash: string): URLSearchParams => new URLSearchParams(/\?(.*)$/.exec(hash)?.[1] ?? '')
 
 /** The path of a sensor's page. */
 export const sensorPath = (id: string): string => `sensors/${encodeURIComponent(id).replaceAll('%3A', ':')}`

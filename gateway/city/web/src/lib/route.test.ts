@@ -6,7 +6,7 @@ import { inOrder } from './quantities'
 
 vi.stubGlobal('location', { hash: '', search: '' })
 vi.stubGlobal('addEventListener', () => undefined)
-const { addressOf, partOf, placeOf, sensorPath } = await import('./route.svelte')
+const { addressOf, partOf, queryOf, placeOf, sensorPath } = await import('./route.svelte')
 const { rotationOf } = await import('./kiosk.svelte')
 
 describe('addresses', () => {
@@ -14,6 +14,11 @@ describe('addresses', () => {
     expect(['#/gateways', '#/', '', '#events', '#link=secret', '#/nowhere', '#/gateways?x=1'].map(placeOf)).toEqual([
       'gateways', 'wall', 'wall', 'wall', 'wall', 'wall', 'gateways',
     ])
+  })
+  it('may name a time', () => {
+    expect(placeOf('#/past?at=2026-01-01T00:00:00Z')).toBe('past')
+    expect(queryOf('#/past?at=2026-01-01T00:00:00Z').get('at')).toBe('2026-01-01T00:00:00Z')
+    expect(queryOf('#/past').get('at')).toBeNull()
   })
   it('lead to the page they are made for', () => {
     expect(placeOf(addressOf('gateways'))).toBe('gateways')
