@@ -10,6 +10,7 @@ RESOLUTION_MS = 10_000
 """Times are rounded down to this: what changes within is not told apart."""
 _READINGS_MS = 86_400_000
 _EVENTS_MS = 7 * 86_400_000
+_EVENTS = 200
 _GRAVITY = ("blue", "yellow", "orange", "red")
 
 
@@ -30,7 +31,7 @@ class Past(BaseModel):
     time: str
     resolution_s: float
     sensors: list[PastSensor] = Field(description="those with a reading within the day before")
-    events: list[EventOut] = Field(description="open then, and with a point within the week before")
+    events: list[EventOut] = Field(description="open then, and with a point within the week before: the gravest 200")
 
 
 async def look(view: View, at: int) -> Past:
@@ -52,7 +53,7 @@ async def look(view: View, at: int) -> Past:
             _sensor(view, latest, at, gravest.get(latest.key.id))
             for latest in sorted(sensors, key=lambda latest: latest.key)
         ],
-        events=[event(found) for found in events],
+        events=[event(found) for found in sorted(events, key=_gravity, reverse=True)[:_EVENTS]],
     )
 
 
