@@ -73,9 +73,10 @@ SELECT s.kind, s.site, s.sensor, s.gateway, c.quantity, r.time, r.value, coalesc
 FROM channel c JOIN sensor s ON s.id = c.sensor JOIN reading r ON r.channel = c.id
 AND r.time = (SELECT max(time) FROM reading WHERE channel = c.id)
 """
+# CROSS keeps the order of the joins: else SQLite may go through all readings.
 _LATEST_AT = """
 SELECT s.kind, s.site, s.sensor, s.gateway, c.quantity, r.time, r.value, coalesce(r.flag, 2)
-FROM channel c JOIN sensor s ON s.id = c.sensor JOIN reading r ON r.channel = c.id
+FROM channel c CROSS JOIN sensor s ON s.id = c.sensor CROSS JOIN reading r ON r.channel = c.id
 AND r.time = (SELECT max(time) FROM reading WHERE channel = c.id AND time <= :at AND time > :since)
 """
 # Ranks turn QARTOD's flags into "greater is worse", and back.
