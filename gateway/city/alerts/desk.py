@@ -151,7 +151,8 @@ class Desk:
                 self._rules.refresh()
                 for event in await self._news(snapshot, now):
                     self._take(event, now)
-                grades = self._view.grades_soon(snapshot, now)
+                indices = any(rule.config.index for rule in self._rules.rules.values())
+                grades = self._view.grades_soon(snapshot, now) if indices else None
                 # hundreds of sensors take some milliseconds, for which nobody else has to wait
                 found = await asyncio.to_thread(
                     self._evaluation.look, snapshot.sensors, grades.out if grades else None, now
