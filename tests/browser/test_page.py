@@ -2,11 +2,13 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.browser.conftest import served
 from tests.browser.town import CHARTED, City, reading, sensors
 from tests.browser.visit import SCREENSHOTS, SIZES, SMALL_TEXT, Visit, opened
 
@@ -201,20 +203,23 @@ def test_the_page_fits_its_screen(visit: Visit, city: City, request: pytest.Fixt
         assert page.evaluate(SMALL_TEXT) == []
 
 
-def test_an_undeclared_device_is_shown_with_what_accepts_it(visit: Visit, city: City) -> None:
-    """It has a row, and its drawer holds an entry for the file of devices; the last test, as it adds a sensor."""
-    page, now = visit.page, time.time_ns() // 1_000_000
-    fields = "temperature=21.5,temperature_qc=2i,humidity=40.0,humidity_qc=2i"
-    city.write([f"holding,gateway=gw-1,sensor=0x00158d0001dc126a,site=unknown {fields} {now}"])
-    row = page.locator('[data-sensor="holding:unknown:0x00158d0001dc126a"]')
-    expect(row).to_contain_text("Undeclared devices")
-    row.click()
-    entry = page.get_by_test_id("declare")
-    expect(entry.locator("pre")).to_have_text(
-        '[0x00158d0001dc126a]\nkind = "weather"\nsite = "unknown"\nsensor = "0x00158d0001dc126a"'
-    )
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.get_by_test_id("copy").click()
-    expect(page.get_by_test_id("copy")).to_have_text("Copied")
-    assert "weather" in page.evaluate("navigator.clipboard.readText()")
-    page.screenshot(path=SCREENSHOTS / "undeclared.png")
+def test_an_undeclared_device_is_shown_with_what_accepts_it(
+    browser: Browser, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """It has a row, and its drawer holds an entry for the file of devices."""
+    with served(tmp_path, free_port()) as city, opened(browser, city, "wall") as visit:
+        page, now = visit.page, time.time_ns() // 1_000_000
+        fields = "temperature=21.5,temperature_qc=2i,humidity=40.0,humidity_qc=2i"
+        city.write([f"holding,gateway=gw-1,sensor=0x00158d0001dc126a,site=unknown {fields} {now}"])
+        row = page.locator('[data-sensor="holding:unknown:0x00158d0001dc126a"]')
+        expect(row).to_contain_text("Undeclared devices")
+        row.click()
+        entry = page.get_by_test_id("declare")
+        expect(entry.locator("pre")).to_have_text(
+            '[0x00158d0001dc126a]\nkind = "weather"\nsite = "unknown"\nsensor = "0x00158d0001dc126a"'
+        )
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_test_id("copy").click()
+        expect(page.get_by_test_id("copy")).to_have_text("Copied")
+        assert "weather" in page.evaluate("navigator.clipboard.readText()")
+        page.screenshot(path=SCREENSHOTS / "undeclared.png")
