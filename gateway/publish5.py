@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
+from gateway.edge.ingest import variable_integer as read_integer
 from gateway.publish import KEEP_ALIVE, Broker, Link, Publisher, PublishError, variable_integer
 from sensors.stream import Message
 
@@ -131,7 +132,7 @@ class Link5(Link):
             head, length, body = buffer[at], buffer[at + 1], at + 2
             if length & 0x80:
                 try:
-                    length, body = _read_integer(buffer, at + 1)
+                    length, body = read_integer(buffer, at + 1)
                 except IndexError:
                     break
             if body + length > end:
@@ -157,7 +158,7 @@ class Link5(Link):
         """Reads the properties of a CONNACK (MQTT 5, 3.2.2.3)."""
         sizes = {0x11: 4, 0x21: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x22: 2, 0x28: 1, 0x29: 1, 0x2A: 1, 0x13: 2}
         try:
-            length, at = _read_integer(data, 0)
+            length, at = read_integer(data, 0)
         except IndexError:
             return
         end = min(at + length, len(data))
@@ -305,22 +306,6 @@ class Publisher5(Publisher):
                 self._link.send(b"\x62\x02" + number.to_bytes(2))  # PUBREL
             return
         self._acknowledge(number)
-
-
-def _read_integer(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """A variable byte integer (MQTT 5, 1.5.5), and where it ends.
-
-    Raises:
-        IndexError: It is not all there.
-    """
-    value = 0
-    for shift in (0, 7, 14, 21):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says: more follows
-            return value, at
-    raise IndexError
 
 
 @lru_cache(4096)

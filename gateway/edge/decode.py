@@ -550,7 +550,7 @@ class Decoder:
             both = f"{printable(called)!r} and {printable(other)!r} would both be the sensor {found.name!r}"
             return f"{both}; give each a name of its own in a file of devices (source.devices)"
         if names["kind"] == HOLDING:
-            self.discoveries.appeared(found, topic, named)
+            self.discoveries.appeared(found, topic, called)
         if len(topic.sensors) >= self._limits.sensors:
             topic.sensors.clear()
         topic.sensors[named] = found

@@ -41,15 +41,14 @@ class Discoveries:
         """Number of devices that are heard."""
         return len(self._devices)
 
-    def appeared(self, sensor: Sensor, topic: Topic, named: str | None) -> None:
+    def appeared(self, sensor: Sensor, topic: Topic, called: str) -> None:
         """Notes a device that is heard for the first time.
 
         Args:
             sensor: As it is held.
             topic: Where it was heard.
-            named: What its payload calls it, if it does.
+            called: What its payload calls it, else its topic.
         """
-        called = named if named is not None else topic.levels.get("sensor", sensor.name)
         config = topic.source.config
         self._devices.setdefault(sensor, _Device(called, topic.text, config.name, str(config.devices)))
 

@@ -823,7 +823,7 @@ def _salvage(data: bytes, start: int, *, whole: bool = True) -> tuple[mqtt5.Publ
     return packet, end - start
 
 
-def variable_integer(data: bytes, position: int) -> tuple[int, int]:
+def variable_integer(data: bytes | bytearray, position: int) -> tuple[int, int]:
     """Reads a variable byte integer (MQTT 5, 1.5.5).
 
     Returns:

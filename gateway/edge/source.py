@@ -5,11 +5,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from gateway.config import DiscoverConfig, SourceConfig
+from gateway.config import DiscoverConfig, Name, SourceConfig
 from sensors import formats
 from sensors.discovery import HOLDING, cleaned
 from sensors.formats.json import Json
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _LEVELS = ("kind", "site", "sensor")
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
-
 
 class SourceError(Exception):
     """A source cannot be used as declared; the message names source and key."""
@@ -30,11 +28,11 @@ class SourceError(Exception):
 class Device(BaseModel):
     """What a file of devices says of one; what it leaves out is said by the topic, the payload or the source."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
 
-    kind: _Name | None = None
-    site: _Name | None = None
-    sensor: _Name | None = None
+    kind: Name | None = None
+    site: Name | None = None
+    sensor: Name | None = None
 
     @property
     def names(self) -> Mapping[str, str]:
