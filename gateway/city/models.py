@@ -98,6 +98,19 @@ class Sensors(BaseModel):
     sensors: list[SensorOut]
 
 
+class VerdictOut(BaseModel):
+    """What the filter said of readings, most of which are stored: leave out what lies between since and until."""
+
+    id: str
+    what: str = Field(description="which fault of the sensor it was, or `undecided`", examples=["stuck"])
+    since: str = Field(description="of the first reading concerned")
+    until: str = Field(description="of the last one that is known")
+    time: str = Field(description="when that was known")
+    confidence: float | None = Field(description="0 to 1")
+    reason: str
+    lasts: bool = Field(description="the fault goes on: what comes after is quarantined until it is over")
+
+
 class Series(BaseModel):
     """A quantity over time.
 
@@ -115,6 +128,7 @@ class Series(BaseModel):
         description="[ms, value, flag, reason]; with most, evenly chosen"
     )
     quarantined_total: int
+    verdicts: list[VerdictOut] = Field(description="on readings of this time, newest first")
 
 
 class Events(BaseModel):

@@ -41,6 +41,7 @@ from gateway.city.models import (
     State,
     Summary,
     TownMap,
+    VerdictOut,
     iso,
 )
 from gateway.city.places import Districts
@@ -54,6 +55,7 @@ from gateway.city.store.base import (
     Reading,
     SensorKey,
     Store,
+    Verdict,
     mean_direction,
     worst,
 )
@@ -420,6 +422,20 @@ def event(value: Event) -> EventOut:
         message=last.message,
         since=iso(value.since),
         until=None if value.until is None else iso(value.until),
+    )
+
+
+def verdict(value: Verdict) -> VerdictOut:
+    """A verdict for the API."""
+    return VerdictOut(
+        id=value.id,
+        what=value.what,
+        since=iso(value.since),
+        until=iso(value.until),
+        time=iso(value.time),
+        confidence=value.confidence,
+        reason=value.reason,
+        lasts=value.lasts,
     )
 
 

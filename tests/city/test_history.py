@@ -101,6 +101,21 @@ async def test_quarantined_values_are_thinned_for_a_chart_and_counted(
     assert app.state.context.view.failure is None
 
 
+async def test_a_series_says_what_the_filter_said_of_it(client: httpx.AsyncClient, now: int) -> None:
+    tags = "gateway=gw-1,kind=air,quantity=pm25,sensor=air-01,site=longgang"
+    fields = f'id="v",since={now - 2000}i,until={now - 1000}i,confidence=0.9,reason="there and back+alone"'
+    written = await write(
+        client, f"{AIR} pm25=1 {now}", f"verdict,{tags},what=spike {fields} {now}", f"verdict,{tags} id=1 {now}"
+    )
+    assert (written.status_code, written.json()["errors"][0]["line"]) == (400, 3)
+    series = (await client.get(f"/api/v1/sensors/{ID}/series", params={"quantity": "pm25"})).json()
+    (said,) = series["verdicts"]
+    assert (said["what"], said["lasts"], said["reason"]) == ("spike", False, "there and back+alone")
+    assert said["since"] < said["until"] < said["time"]
+    earlier: dict[str, str | int] = {"quantity": "pm25", "end": now - 2000}
+    assert (await client.get(f"/api/v1/sensors/{ID}/series", params=earlier)).json()["verdicts"] == []
+
+
 async def test_the_town_is_shown_as_it_was(client: httpx.AsyncClient, now: int) -> None:
     then = now // 10_000 * 10_000 - HOUR
     other = "air,gateway=gw-1,site=longgang,sensor=air-02"

@@ -1,5 +1,7 @@
+import contextlib
 import math
 import random
+import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -9,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.city.store.base import SensorKey, Store, StoreError, TooManyPointsError
-from gateway.city.store.embedded import EmbeddedStore
+from gateway.city.store.embedded import _SCHEMA, EmbeddedStore
 from gateway.city.store.influx import InfluxStore
 from gateway.config import StoreSection
 from sensors.lineprotocol import parse
@@ -19,6 +21,15 @@ KEY = SensorKey("air", 'it\'s, a "site" = \\x', "air-01")
 SITE = KEY.site.replace(",", "\\,").replace(" ", "\\ ").replace("=", "\\=")
 AIR = f"air,gateway=g1,sensor=air-01,site={SITE}"
 TAGS = f"kind=air,sensor=air-01,site={SITE}"
+
+
+def verdict(identity: str, quantity: str, what: str, *ages: int, more: str) -> str:
+    """A line about a verdict: since, until and time as seconds before now."""
+    since, until, time_ = (NOW - age * 1000 for age in ages)
+    tags = f"verdict,gateway=g1,quantity={quantity},what={what},{TAGS}"
+    return f'{tags} id="{identity}",since={since}i,until={until}i,{more} {time_}'
+
+
 LINES = f"""
 {AIR} pm25=10,pm25_qc=1i,battery=90,battery_qc=1i {NOW - 120_000}
 {AIR} pm25=20,pm25_qc=3i {NOW - 110_000}
@@ -30,6 +41,11 @@ quarantine,gateway=g1,quantity=pm25,{TAGS} value=-5,flag=4i,reason="gross_range"
 event,gateway=g1,severity=yellow,{TAGS} id="e1",quantity="pm25",value=120,limit=115,message="an \"e\"" {NOW - 60_000}
 event,gateway=g1,severity=red,{TAGS} id="e2",quantity="pm25",value=300,limit=250,message="m" {NOW - 50_000}
 event,gateway=g1,severity=none,{TAGS} id="e2",quantity="pm25",value=3,limit=250,message="m" {NOW - 40_000}
+{verdict("v1", "pm25", "drift", 90, 80, 80, more='confidence=0.8,reason="neighbours"')}
+{verdict("v1", "pm25", "nothing", 90, 60, 50, more='confidence=1.0,reason="over"')}
+{verdict("v2", "battery", "stuck", 70, 40, 40, more='confidence=0.9,reason="flat_line"')}
+{verdict("v3", "pm25", "undecided", 30, 30, 30, more='confidence=0.5,reason="rare step"')}
+{verdict("v3", "pm25", "spike", 30, 30, 20, more='confidence=0.9,reason="alone"')}
 gateway,gateway=g1 received=9i,queued=1i,uptime_s=5.5,version="0.1.0" {NOW}
 gateway,gateway=g1 received=8i {NOW - 10_000}
 """.replace('an "e"', r"an \"e\"").encode()
@@ -137,6 +153,19 @@ async def test_events_are_put_together_from_their_points(store: Store) -> None:
     assert await store.events(10, key=SensorKey("air", "no", "one")) == []
 
 
+async def test_a_verdict_counts_as_it_was_last_revised_and_lasts_until_it_is_over(store: Store) -> None:
+    said = await store.verdicts(NOW - 120_000, NOW)
+    assert [(v.id, v.key, v.quantity, v.what, NOW - v.since, NOW - v.until, v.lasts) for v in said] == [
+        ("v3", KEY, "pm25", "spike", 30_000, 30_000, False),
+        ("v2", KEY, "battery", "stuck", 70_000, 40_000, True),
+        ("v1", KEY, "pm25", "drift", 90_000, 60_000, False),
+    ]
+    assert (said[0].confidence, said[0].reason, said[2].over) == (0.9, "alone", True)
+    assert [v.id for v in await store.verdicts(NOW - 10_000, NOW)] == ["v2"]
+    assert [v.id for v in await store.verdicts(NOW - 120_000, NOW - 80_000, channel=(KEY, "pm25"))] == ["v1"]
+    assert await store.verdicts(0, NOW, channel=(KEY, "o3")) == []
+
+
 async def test_sensors_and_events_are_given_as_they_were(store: Store) -> None:
     (then,) = await store.latest_at(NOW - 45_000, NOW - 3_600_000)
     assert {name: (r.time, r.value, r.flag) for name, r in then.readings.items()} == {
@@ -180,6 +209,7 @@ async def test_an_embedded_store_keeps_everything_over_a_restart_and_prunes_by_a
             assert [r.value for r in await store.readings(KEY, "pm25", 0, NOW)] == [30]
             assert await store.quarantined(KEY, "pm25", 0, NOW) == []
             assert {e.last.id for e in await store.events(9)} == {"e1", "e2"}, "an open event is kept, however old"
+            assert {v.id for v in await store.verdicts(0, NOW)} == {"v2", "v3"}
             await store.prune(NOW)
             assert [e.last.id for e in await store.events(9)] == ["e1"]
         await store.close()
@@ -232,6 +262,21 @@ async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     await store._in(store._writer, lambda _, connection: connection.execute("PRAGMA user_version = 99"))
     await store.close()
     again = EmbeddedStore(tmp_path / "city.db", 30 * 86400)
-    with pytest.raises(StoreError, match="another version"):
+    with pytest.raises(StoreError, match="newer citygate"):
         await again.open()
     await again.close()
+
+
+async def test_a_file_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "city.db")) as connection:
+        connection.executescript(f"{_SCHEMA[0]}PRAGMA user_version = 1;")
+        connection.execute("INSERT INTO sensor VALUES (1, ?, ?, ?, 'g1')", KEY)
+        connection.execute("INSERT INTO channel VALUES (1, 1, 'pm25')")
+        connection.execute("INSERT INTO reading VALUES (1, ?, 7, 1)", (NOW - 1000,))
+        connection.commit()
+    store = EmbeddedStore(tmp_path / "city.db", 30 * 86400)
+    await store.open()
+    assert [r.value for r in await store.readings(KEY, "pm25", 0, NOW)] == [7]
+    assert await store.write(parse(LINES, "ms")[0]) == []
+    assert len(await store.verdicts(0, NOW)) == 3
+    await store.close()

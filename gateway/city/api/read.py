@@ -183,6 +183,7 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     except TooManyPointsError:
         raise ProblemError(422, "There are too many points for one answer; ask with a (longer) step.") from None
     kept_out = await store.quarantined(latest.key, quantity, first, last)
+    said = await store.verdicts(first, last, channel=(latest.key, quantity))
     return Series(
         id=latest.key.id,
         quantity=quantity,
@@ -193,6 +194,7 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
         points=points,
         quarantined=kept_out[:: 1 if most is None else max(1, math.ceil(len(kept_out) / most))],
         quarantined_total=len(kept_out),
+        verdicts=[city.verdict(item) for item in said],
     )
 
 

@@ -19,6 +19,8 @@ RESERVED = frozenset({"quarantine", "event", "verdict", "gateway"})
 """Measurements that are no kind of sensor."""
 CLOSED = "none"
 """Severity of the point that ends an event."""
+NOTHING, UNDECIDED = "nothing", "undecided"
+"""Verdicts: that a fault is over, and that readings are unusual and nobody can tell."""
 MAX_POINTS = 50_000
 """Most raw points of one answer; a longer span needs a step."""
 
@@ -86,6 +88,39 @@ class Quarantined(NamedTuple):
     value: float | None
     flag: int
     reason: str
+
+
+class Verdict(NamedTuple):
+    """What the filter has said of a quantity's readings, by the newest of its revisions.
+
+    Attributes:
+        id: Revisions have the same.
+        key: The sensor.
+        quantity: Its quantity.
+        what: Which fault of the sensor it was, or ``undecided``.
+        since: Time of the first reading concerned.
+        until: Of the last one that is known.
+        time: When that was known.
+        confidence: 0 to 1.
+        reason: What it rests upon.
+        over: The filter has said that it is over.
+    """
+
+    id: str
+    key: SensorKey
+    quantity: str
+    what: str
+    since: int
+    until: int
+    time: int
+    confidence: float | None
+    reason: str
+    over: bool = False
+
+    @property
+    def lasts(self) -> bool:
+        """The fault goes on: it was told by a reading that was part of it, and has not ended."""
+        return not self.over and self.what != UNDECIDED and self.until == self.time
 
 
 Means = dict[tuple[SensorKey, str], list[StepMean]]
@@ -208,6 +243,15 @@ class Store(Protocol):
     async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
         """Values that failed with start <= time < end, in order, at most ``MAX_POINTS`` of them."""
 
+    async def verdicts(self, start: int, end: int, *, channel: tuple[SensorKey, str] | None = None) -> list[Verdict]:
+        """What the filter said of readings with start <= time < end, newest first.
+
+        Args:
+            start: First millisecond.
+            end: First millisecond that no longer belongs.
+            channel: Of a sensor's quantity alone.
+        """
+
     async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
         """The newest events, newest first."""
 
@@ -259,3 +303,19 @@ def fold_events(points: Iterable[EventPoint]) -> list[Event]:
             until = group[-1].time if group[-1].severity == CLOSED else None
             events.append(Event(active[-1], active[0].time, until))
     return sorted(events, key=lambda event: (event.last.time, event.last.id), reverse=True)
+
+
+def fold_verdicts(revisions: Iterable[Verdict], start: int, end: int) -> list[Verdict]:
+    """The newest revision of each verdict on readings with start <= time < end, newest first.
+
+    An end without a beginning (which retention may have taken) is no verdict.
+    """
+    known: dict[str, Verdict] = {}
+    for revision in sorted(revisions, key=lambda v: (v.time, v.what == NOTHING)):
+        before = known.get(revision.id)
+        if revision.what != NOTHING:
+            known[revision.id] = revision
+        elif before is not None:
+            known[revision.id] = before._replace(until=revision.until, time=revision.time, over=True)
+    found = [v for v in known.values() if v.since < end and (v.until >= start or v.lasts)]
+    return sorted(found, key=lambda v: (v.time, v.id), reverse=True)

@@ -35,13 +35,14 @@ from gateway.city.store.base import (
     StepMean,
     StoreError,
     TooManyPointsError,
+    Verdict,
 )
 from sensors.lineprotocol import LineError, Point
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 1
 _PRUNE_EVERY_S = 3600.0
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE sensor (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, site TEXT NOT NULL, sensor TEXT NOT NULL, gateway TEXT NOT NULL,
     UNIQUE (kind, site, sensor)
@@ -63,7 +64,15 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 CREATE INDEX event_time ON event (time);
 CREATE TABLE gateway (gateway TEXT PRIMARY KEY, time INTEGER NOT NULL, fields TEXT NOT NULL) WITHOUT ROWID;
-"""
+""",
+    """
+CREATE TABLE verdict (
+    channel INTEGER NOT NULL, id TEXT NOT NULL, time INTEGER NOT NULL, what TEXT NOT NULL, since INTEGER NOT NULL,
+    until INTEGER NOT NULL, confidence REAL, reason TEXT NOT NULL, PRIMARY KEY (channel, id, time, what)
+) WITHOUT ROWID;
+""",
+)
+"""What each version of the file has more than the one before."""
 _READING = """
 INSERT INTO reading VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
 SET value = coalesce(excluded.value, value), flag = coalesce(excluded.flag, flag)
@@ -106,6 +115,12 @@ SELECT id, time, severity, kind, site, sensor, gateway, quantity, value, thresho
 WHERE time > ? AND time <= ?
 """
 
+_VERDICTS = """
+SELECT v.id, s.kind, s.site, s.sensor, c.quantity, v.what, v.since, v.until, v.time, v.confidence, v.reason
+FROM verdict v CROSS JOIN channel c ON c.id = v.channel CROSS JOIN sensor s ON s.id = c.sensor
+WHERE v.since < :end
+"""
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -115,7 +130,7 @@ class EmbeddedStore:
 
     Args:
         path: The file; its folder is made when missing.
-        retention: Seconds for which readings, quarantined values and ended events are kept.
+        retention: Seconds for which readings, quarantined values, verdicts and ended events are kept.
     """
 
     name = "embedded"
@@ -228,6 +243,10 @@ class EmbeddedStore:
         """Values that failed with start <= time < end, in order."""
         return await self._in(self._readers, EmbeddedStore._quarantined, key, quantity, start, end)
 
+    async def verdicts(self, start: int, end: int, *, channel: tuple[SensorKey, str] | None = None) -> list[Verdict]:
+        """What the filter said of readings with start <= time < end, newest first."""
+        return await self._in(self._readers, EmbeddedStore._verdicts, start, end, channel)
+
     async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
         """The newest events, newest first."""
         return await self._in(self._readers, EmbeddedStore._events, limit, key, open_only=open_only)
@@ -237,7 +256,7 @@ class EmbeddedStore:
         return await self._in(self._readers, EmbeddedStore._gateways)
 
     async def prune(self, before: int) -> int:
-        """Deletes readings, quarantined values and ended events older than ``before``, in milliseconds.
+        """Deletes readings, quarantined values, verdicts and ended events older than ``before``, in milliseconds.
 
         Returns:
             How many rows went.
@@ -283,11 +302,11 @@ class EmbeddedStore:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
-        elif version != _VERSION:
-            msg = f"{self._path}: written by another version of citygate (schema {version}, this one reads {_VERSION})"
+        if version > len(_SCHEMA):
+            msg = f"{self._path}: written by a newer citygate (schema {version}, this one reads {len(_SCHEMA)})"
             raise StoreError(msg)
+        for number, more in enumerate(_SCHEMA[version:], version + 1):
+            connection.executescript(f"BEGIN;{more}PRAGMA user_version = {number};COMMIT;")
 
     def _write(self, connection: sqlite3.Connection, points: Sequence[Point]) -> list[LineError]:
         refused: list[LineError] = []
@@ -302,7 +321,7 @@ class EmbeddedStore:
                         case "quarantine":
                             self._write_quarantined(connection, point)
                         case "verdict":
-                            pass
+                            self._write_verdict(connection, point)
                         case "gateway":
                             self._write_gateway(connection, point)
                         case _:
@@ -367,6 +386,19 @@ class EmbeddedStore:
         connection.execute(
             "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
             (channel, point.time, _number(value), _number(point.fields.get("flag")) or 4, _str(point, "reason")),
+        )
+
+    def _write_verdict(self, connection: sqlite3.Connection, point: Point) -> None:
+        key = _key(point, _tag(point, "kind"))
+        channel = self._channel(connection, key, _tag(point, "quantity"))
+        verdict, since, until = _str(point, "id"), *(_number(point.fields.get(name)) for name in ("since", "until"))
+        if not verdict or since is None or until is None:
+            msg = "a verdict needs the fields 'id', 'since' and 'until'"
+            raise _RefusedError(msg)
+        confidence, reason = _number(point.fields.get("confidence")), _str(point, "reason")
+        connection.execute(
+            "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (channel, verdict, point.time, _tag(point, "what"), int(since), int(until), confidence, reason),
         )
 
     def _write_event(self, connection: sqlite3.Connection, point: Point) -> None:
@@ -490,6 +522,16 @@ class EmbeddedStore:
         )
         return list(itertools.starmap(Quarantined, rows))
 
+    def _verdicts(
+        self, connection: sqlite3.Connection, start: int, end: int, channel: tuple[SensorKey, str] | None
+    ) -> list[Verdict]:
+        names, query = {"end": end}, _VERDICTS
+        if channel is not None:
+            query += " AND v.channel = :channel"
+            names["channel"] = self._find(connection, *channel) or 0
+        rows = connection.execute(query, names)
+        return base.fold_verdicts((Verdict(row[0], SensorKey(*row[1:4]), *row[4:]) for row in rows), start, end)
+
     def _events(
         self,
         connection: sqlite3.Connection,
@@ -512,9 +554,9 @@ class EmbeddedStore:
     def _prune(self, connection: sqlite3.Connection, before: int) -> int:
         gone = 0
         for (channel,) in connection.execute("SELECT id FROM channel").fetchall():
-            for table in ("reading", "quarantine"):  # by channel, so that the primary key finds the rows
+            for table in ("reading", "quarantine", "verdict"):  # by channel, so that the primary key finds the rows
                 gone += connection.execute(
-                    f"DELETE FROM {table} WHERE channel = ? AND time < ?",  # noqa: S608 - one of the two names above
+                    f"DELETE FROM {table} WHERE channel = ? AND time < ?",  # noqa: S608 - one of the names above
                     (channel, before),
                 ).rowcount
         gone += connection.execute(

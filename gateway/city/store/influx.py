@@ -34,10 +34,12 @@ from gateway.city.store.base import (
     StepMean,
     StoreError,
     TooManyPointsError,
+    Verdict,
 )
 from gateway.config import StoreSection
 
 _LOOK_BACK = "30d"
+_LOOK_BACK_MS = 30 * 86_400_000
 _DEPTH_FIRST, _DEPTH = 20, 3
 _EVENT_POINTS = 5000
 _TIMEOUT_S = 15.0
@@ -215,6 +217,17 @@ class InfluxStore:
             for row in _rows(series)
         ]
 
+    async def verdicts(self, start: int, end: int, *, channel: tuple[SensorKey, str] | None = None) -> list[Verdict]:
+        """What the filter said of readings; of faults that last, those told in the 30 days before."""
+        where = f'time >= {start - _LOOK_BACK_MS:d}ms AND "since" < {end:d}'
+        if channel is not None:
+            tags = {**channel[0]._asdict(), "quantity": channel[1]}
+            where += "".join(f" AND {_name(tag)} = {_text(value)}" for tag, value in tags.items())
+        found = await self._query(f'SELECT * FROM "verdict" WHERE {where} ORDER BY time DESC LIMIT {_EVENT_POINTS}')  # noqa: S608 - escaped
+        return base.fold_verdicts(
+            (_verdict(row) for series in found for row in _rows(series) if row.get("id")), start, end
+        )
+
     async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
         """The newest events, newest first; of the last 30 days and at most their last 5000 points."""
         where = f"time > now() - {_LOOK_BACK}"
@@ -359,6 +372,13 @@ def _bucket_flag(row: dict[str, Any]) -> int:
     if worst is None or best is None:
         return NOT_EVALUATED if row.get("mean") is not None else MISSING
     return int(worst) if worst >= SUSPECT else GOOD if best == GOOD else NOT_EVALUATED
+
+
+def _verdict(row: dict[str, Any]) -> Verdict:
+    key = SensorKey(row.get("kind") or "", row.get("site") or "", row.get("sensor") or "")
+    texts = str(row["id"]), key, row.get("quantity") or "", row.get("what") or ""
+    times = int(row["since"]), int(row.get("until") or row["time"]), row["time"]
+    return Verdict(*texts, *times, row.get("confidence"), row.get("reason") or "")
 
 
 def _event(row: dict[str, Any]) -> EventPoint:
