@@ -12,7 +12,7 @@ import time
 from fastapi import Request
 
 from gateway.city.auth import rights, secret
-from gateway.city.auth.people import SESSION_MS, TOKEN_PREFIX, People
+from gateway.city.auth.people import SESSION_MS, TOKEN_PREFIX, Origin, People
 from gateway.city.auth.rights import Caller, Role
 from gateway.city.auth.throttle import Throttle
 from gateway.city.problems import ProblemError
@@ -118,7 +118,7 @@ class Access:
             ProblemError: 401 if they do not belong together, 429 after too many attempts.
         """
         self._addresses.check(address(request))
-        session = self._people.sign_in(name, password, address(request))
+        session = self._people.sign_in(name, password, origin(request))
         if session is None:
             self._addresses.failed(address(request))
             raise ProblemError(401, "Name and password do not belong together.")
@@ -166,6 +166,11 @@ def _token(request: Request) -> str | None:
 def address(request: Request) -> str:
     """Where a request comes from."""
     return request.client.host if request.client else ""
+
+
+def origin(request: Request) -> Origin:
+    """From where someone signs in."""
+    return Origin(address(request), request.headers.get("user-agent", ""))
 
 
 def refuse_forged(caller: Caller, request: Request) -> None:

@@ -1,9 +1,11 @@
-"""A sensor's values as CSV, read from the store in parts, so that a file of any length needs little memory."""
+"""CSV in parts, so that a file of any length needs little memory: a sensor's values, and what other tables need."""
 
 import csv
 import io
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
+
+from starlette.responses import StreamingResponse
 
 from gateway.city.models import iso
 from gateway.city.store.base import MAX_POINTS, Quarantined, Reading, SensorKey, Store
@@ -12,6 +14,12 @@ COLUMNS = ("time", "sensor", "quantity", "value", "unit", "flag", "quarantined",
 _PART = 5000
 _BOM = "\ufeff"  # by which spreadsheets know UTF-8
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Csv(StreamingResponse):
+    """A file of CSV in parts."""
+
+    media_type = "text/csv; charset=utf-8"
 
 
 async def csv_of(store: Store, key: SensorKey, units: Mapping[str, str], start: int, end: int) -> AsyncIterator[str]:
@@ -30,7 +38,7 @@ async def csv_of(store: Store, key: SensorKey, units: Mapping[str, str], start: 
     Raises:
         StoreError: If the store does not answer.
     """
-    head = _BOM + _lines([COLUMNS])
+    first = head(COLUMNS)
     for quantity, unit in units.items():
         at = start
         while at < end:
@@ -42,10 +50,10 @@ async def csv_of(store: Store, key: SensorKey, units: Mapping[str, str], start: 
                 good = [reading for reading in good if reading.time < until]
             values: list[Reading | Quarantined] = [*good, *failed]
             values.sort(key=lambda value: value.time)
-            yield head + _lines(_row(key, quantity, unit, value) for value in values)
-            head, at = "", until
-    if head:
-        yield head
+            yield first + lines(_row(key, quantity, unit, value) for value in values)
+            first, at = "", until
+    if first:
+        yield first
 
 
 def file_name(key: SensorKey, start: int, end: int) -> str:
@@ -58,16 +66,22 @@ def _row(key: SensorKey, quantity: str, unit: str, value: Reading | Quarantined)
     number = "" if value.value is None else repr(value.value)
     kept_out = isinstance(value, Quarantined)
     reason = value.reason if isinstance(value, Quarantined) else ""
-    texts = (_text(key.id), _text(quantity), number, _text(unit), str(value.flag))
-    return (iso(value.time), *texts, "yes" if kept_out else "no", _text(reason))
+    texts = (text(key.id), text(quantity), number, text(unit), str(value.flag))
+    return (iso(value.time), *texts, "yes" if kept_out else "no", text(reason))
 
 
-def _text(text: str) -> str:
+def head(columns: Iterable[str]) -> str:
+    """The names of the columns, as a file in UTF-8 begins."""
+    return _BOM + lines([tuple(columns)])
+
+
+def text(said: str) -> str:
     """Text that a spreadsheet must not take for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{said}" if said.startswith(_FORMULA) else said
 
 
-def _lines(rows: Iterable[tuple[str, ...]]) -> str:
+def lines(rows: Iterable[tuple[str, ...]]) -> str:
+    """Lines of CSV (RFC 4180)."""
     out = io.StringIO()
     csv.writer(out).writerows(rows)
     return out.getvalue()

@@ -297,3 +297,61 @@ def test_only_postgresql_is_taken_by_url(tmp_path: Path) -> None:
     for url in ("mysql://x/y", "nonsense", "sqlite:///x.db"):
         with pytest.raises(ConfigError, match=r"database\.url"):
             Database(city_config(tmp_path, database={"url": url}))
+
+
+@both_databases
+async def test_a_person_sees_where_they_are_signed_in_and_signs_out_elsewhere(
+    app: FastAPI, admin: httpx.AsyncClient
+) -> None:
+    async with client_of(app, "203.0.113.7", "city.example") as phone, client_of(app) as desk:
+        for client, agent in ((phone, "Phone/1"), (desk, "Desk/2")):
+            body = {"name": "admin", "password": PASSWORD}
+            await client.post("/api/v1/session", json=body, headers={"User-Agent": agent})
+        listed = (await admin.get("/api/v1/sessions")).json()["sessions"]
+        where = {(one["address"], one["agent"]) for one in listed}
+        assert where >= {("203.0.113.7", "Phone/1"), ("127.0.0.1", "Desk/2")}
+        assert [one["this"] for one in listed].count(True) == 1
+        (on_phone,) = [one["id"] for one in listed if one["agent"] == "Phone/1"]
+        async with person(app, admin, "viewer") as viewer:
+            assert (await viewer.delete(f"/api/v1/sessions/{on_phone}")).status_code == 404
+        assert (await admin.delete(f"/api/v1/sessions/{on_phone}")).status_code == 204
+        assert (await phone.get("/api/v1/people")).status_code == 401
+        assert (await desk.get("/api/v1/people")).status_code == 200
+        assert (await admin.delete("/api/v1/sessions")).status_code == 204
+        assert (await desk.get("/api/v1/people")).status_code == 401
+        assert len((await admin.get("/api/v1/sessions")).json()["sessions"]) == 1
+
+
+@both_databases
+async def test_people_tell_when_they_last_signed_in(app: FastAPI, admin: httpx.AsyncClient) -> None:
+    async with person(app, admin, "viewer"):
+        pass
+    await admin.post("/api/v1/people", json={"name": "lin", "title": "Lin", "role": "viewer"})
+    seen = {one["name"]: one["last_sign_in"] for one in (await admin.get("/api/v1/people")).json()["people"]}
+    assert seen["admin"]
+    assert seen["viewer"]
+    assert seen["lin"] is None
+
+
+@both_databases
+async def test_the_trail_is_searched_and_downloaded(app: FastAPI, admin: httpx.AsyncClient) -> None:
+    async with person(app, admin, "viewer", name="=lin") as viewer:
+        await viewer.post("/api/v1/tokens", json={"label": "script"})
+
+    async def found(**query: str) -> list[tuple[str, str]]:
+        lines = (await admin.get("/api/v1/audit", params=query)).json()["audit"]
+        return [(line["who"], line["action"]) for line in lines]
+
+    assert await found(who="LIN", what="made") == [("=lin", "made")]
+    assert await found(what="person =lin", who="admin") == [("admin", "made a link"), ("admin", "added")]
+    assert await found(who="%") == []
+    assert await found(end="2020-01-01T00:00:00Z") == []
+    assert len(await found(start="2020-01-01T00:00:00Z")) == len(await found())
+    assert (await admin.get("/api/v1/audit", params={"start": "soon"})).status_code == 422
+    csv = await admin.get("/api/v1/audit.csv", params={"who": "lin"})
+    assert csv.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "attachment" in csv.headers["content-disposition"]
+    rows = csv.text.removeprefix("\ufeff").splitlines()
+    assert rows[0] == "id,time,who,address,action,about,detail"
+    assert len(rows) == 1 + len(await found(who="lin"))
+    assert ",'=lin," in rows[1]  # no formula

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
 
 from gateway.city import export, past, wholeness
 from gateway.city import view as city
 from gateway.city.api.context import Reader
 from gateway.city.api.read import Id, latest_of, moment_of, span_of
+from gateway.city.export import Csv
 from gateway.city.past import Past
 from gateway.city.problems import ProblemError
 from gateway.city.wholeness import Wholeness
@@ -21,18 +21,14 @@ From = Annotated[str | None, Query(description="ISO 8601 or milliseconds; a day 
 To = Annotated[str | None, Query(description="ISO 8601 or milliseconds; now")]
 
 
-class _Csv(StreamingResponse):
-    media_type = "text/csv; charset=utf-8"
-
-
-@router.get("/api/v1/sensors/{sensor_id}/readings.csv", tags=["sensors"], response_class=_Csv)
+@router.get("/api/v1/sensors/{sensor_id}/readings.csv", tags=["sensors"], response_class=Csv)
 async def readings(
     here: Reader,
     sensor_id: Id,
     quantity: Annotated[str | None, Query(description="one of its quantities; all of them")] = None,
     start: From = None,
     end: To = None,
-) -> StreamingResponse:
+) -> Csv:
     """All values of a sensor as CSV in UTF-8, with flags; those that were quarantined say so, and why."""
     latest = await latest_of(here, sensor_id)
     first, last = span_of(start, end, _DAY_MS)
@@ -51,7 +47,7 @@ async def readings(
             yield part
 
     name = export.file_name(latest.key, first, last)
-    return _Csv(whole(), headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return Csv(whole(), headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
 @router.get("/api/v1/sensors/{sensor_id}/wholeness", tags=["sensors"])

@@ -1,10 +1,15 @@
 """People, API tokens, and the audit trail."""
 
+import itertools
+import json
+from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
+from gateway.city import export
 from gateway.city.api.context import Asking, Reader
+from gateway.city.api.read import moment_of
 from gateway.city.auth.models import (
     AuditLine,
     AuditTrail,
@@ -18,14 +23,17 @@ from gateway.city.auth.models import (
     TokenOut,
     Tokens,
 )
-from gateway.city.auth.people import now_ms
+from gateway.city.auth.people import People, Sought, can_sign_in, now_ms
 from gateway.city.auth.rights import Role
 from gateway.city.database.tables import Person, Token
+from gateway.city.export import Csv
 from gateway.city.models import iso
 from gateway.city.problems import ProblemError
 
 router = APIRouter(prefix="/api/v1", tags=["people"])
 _MAX_ID = 2**31 - 1
+_PART = 1000
+_AUDIT_COLUMNS = ("id", "time", "who", "address", "action", "about", "detail")
 _PersonId = Annotated[int, Path(examples=[1])]
 
 
@@ -79,9 +87,20 @@ def revoke_token(here: Reader, caller: Asking, token_id: int) -> Response:
     return Response(status_code=204)
 
 
+def _sought(
+    who: Annotated[str | None, Query(max_length=200, description="part of who did it")] = None,
+    what: Annotated[str | None, Query(max_length=200, description="part of what was done, or to whom")] = None,
+    start: Annotated[str | None, Query(description="ISO 8601 or milliseconds: not before it")] = None,
+    end: Annotated[str | None, Query(description="ISO 8601 or milliseconds: before it")] = None,
+) -> Sought:
+    since = None if start is None else moment_of("start", start)
+    return Sought(who, what, since, None if end is None else moment_of("end", end))
+
+
 @router.get("/audit")
 def audit(
     here: Reader,
+    sought: Annotated[Sought, Depends(_sought)],
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[int | None, Query(ge=1, le=_MAX_ID, description="the id of a line, for those before it")] = None,
 ) -> AuditTrail:
@@ -97,9 +116,37 @@ def audit(
                 about=line.about,
                 detail=line.detail,
             )
-            for line in here.people.audit(limit, before)
+            for line in here.people.audit(limit, before, sought)
         ]
     )
+
+
+@router.get("/audit.csv", response_class=Csv)
+def audit_csv(here: Reader, sought: Annotated[Sought, Depends(_sought)]) -> Csv:
+    """The audit trail as CSV in UTF-8, newest first."""
+    parts = _audit_parts(here.people, sought)
+    beginning = next(parts)  # what cannot be read at all is an error, not half a file
+    name = f"audit_{iso(now_ms())[:10]}.csv"
+    return Csv(itertools.chain([beginning], parts), headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def _audit_parts(people: People, sought: Sought) -> Iterator[str]:
+    head, before = export.head(_AUDIT_COLUMNS), None
+    while True:
+        lines = people.audit(_PART, before, sought)
+        rows = [
+            (
+                str(line.id),
+                iso(line.time),
+                *map(export.text, (line.who, line.address, line.action, line.about)),
+                json.dumps(line.detail, ensure_ascii=False),
+            )
+            for line in lines
+        ]
+        yield head + export.lines(rows)
+        if len(lines) < _PART:
+            return
+        head, before = "", lines[-1].id
 
 
 def _id(number: int) -> int:
@@ -117,8 +164,10 @@ def _person(person: Person) -> PersonOut:
         districts=person.districts,
         departments=person.departments,
         disabled=person.disabled,
-        active=person.password is not None,
+        active=can_sign_in(person),
+        single_sign_on=person.subject is not None,
         created=iso(person.created),
+        last_sign_in=None if person.last_sign_in is None else iso(person.last_sign_in),
     )
 
 

@@ -2,13 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 
-from gateway.city.access import COOKIE, SESSION_S, address
+from gateway.city.access import COOKIE, SESSION_S, origin
 from gateway.city.api.context import Anyone, Asking, Reader
-from gateway.city.auth.models import LinkUse, NewPassword, SignIn, Who, WhoseLink
+from gateway.city.auth.models import LinkUse, NewPassword, SessionOut, Sessions, SignIn, Who, WhoseLink
+from gateway.city.auth.people import MARK, is_of
+from gateway.city.models import iso
 
 router = APIRouter(prefix="/api/v1", tags=["session"])
+_SessionId = Annotated[str, Path(examples=["0f3c5d1a9e7b2468"])]
 
 
 @router.post("/session", status_code=204, responses={401: {}, 429: {}})
@@ -45,7 +48,39 @@ def sign_out(here: Anyone, request: Request) -> Response:
 @router.put("/session/password", status_code=204)
 def change_password(here: Reader, caller: Asking, request: Request, body: NewPassword) -> Response:
     """Changes your password; every other session of yours ends."""
-    return _opened(here, request, here.people.change_password(caller, body.old, body.new))
+    return _opened(here, request, here.people.change_password(caller, body.old, body.new, origin(request)))
+
+
+@router.get("/sessions")
+def sessions(here: Reader, caller: Asking) -> Sessions:
+    """Where you are signed in."""
+    return Sessions(
+        sessions=[
+            SessionOut(
+                id=one.digest[:MARK],
+                created=iso(one.created),
+                expires=iso(one.expires),
+                address=one.address,
+                agent=one.agent,
+                this=is_of(caller, one),
+            )
+            for one in here.people.sessions(caller)
+        ]
+    )
+
+
+@router.delete("/sessions", status_code=204)
+def sign_out_elsewhere(here: Reader, caller: Asking) -> Response:
+    """Ends all of your sessions but this one."""
+    here.people.end_sessions(caller)
+    return Response(status_code=204)
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+def end_session(here: Reader, caller: Asking, session_id: _SessionId) -> Response:
+    """Ends one of your sessions."""
+    here.people.end_sessions(caller, session_id)
+    return Response(status_code=204)
 
 
 @router.get("/link", responses={404: {}})
@@ -59,7 +94,7 @@ def whose_link(
 @router.post("/link", status_code=204, responses={404: {}})
 def use_link(here: Anyone, request: Request, body: LinkUse) -> Response:
     """Sets the password of who was given the link, once, and opens a session."""
-    return _opened(here, request, here.people.use_link(body.link, body.password, address(request)))
+    return _opened(here, request, here.people.use_link(body.link, body.password, origin(request)))
 
 
 def _opened(here: Anyone, request: Request, session: str) -> Response:

@@ -47,6 +47,23 @@ class Who(BaseModel):
     csrf: str | None = Field(description="for the header X-CSRF-Token, with a session's cookie")
 
 
+class SessionOut(BaseModel):
+    """A browser in which you are signed in."""
+
+    id: str
+    created: str
+    expires: str
+    address: str
+    agent: str = Field(description="what the browser calls itself")
+    this: bool = Field(description="whether it is the one that asks")
+
+
+class Sessions(BaseModel):
+    """Your sessions, the newest first."""
+
+    sessions: list[SessionOut]
+
+
 class WhoseLink(BaseModel):
     """Whom a link is for."""
 
@@ -103,8 +120,10 @@ class PersonOut(BaseModel):
     districts: list[str]
     departments: list[str]
     disabled: bool
-    active: bool = Field(description="whether a password has been chosen")
+    active: bool = Field(description="whether they can sign in: by a password that they chose, or by single sign-on")
+    single_sign_on: bool = Field(description="whether they come by the city's single sign-on")
     created: str
+    last_sign_in: str | None
 
 
 class Persons(BaseModel):

@@ -1,7 +1,7 @@
 """People, their sessions, tokens and links. Every change is on the audit trail, in the transaction that makes it."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session as Transaction
@@ -15,9 +15,29 @@ from gateway.city.problems import ProblemError
 
 SESSION_MS = 12 * 3_600_000
 LINK_MS = 3 * 86_400_000
+MARK = 16  # so many hex digits of its digest name a session
 TOKEN_PREFIX = "citygate_"  # noqa: S105 - how a token of ours begins, so that scanners of leaked secrets know it
 FIRST = "admin"
 _SPENT = "This link has been used or is too old. An administrator can make another: citygate user link NAME."
+
+_CAN_SIGN_IN = Person.password.is_not(None) | Person.subject.is_not(None)
+_ADMINISTRATORS = select(Person.id).where(Person.role == Role.ADMINISTRATOR, Person.disabled.is_(False), _CAN_SIGN_IN)
+
+
+class Origin(NamedTuple):
+    """From where someone signs in: address, and what the browser calls itself."""
+
+    address: str
+    agent: str
+
+
+class Sought(NamedTuple):
+    """Which lines of the audit trail are wanted: parts of names, of what was done or to whom; times in ms."""
+
+    who: str | None = None
+    what: str | None = None
+    since: int | None = None
+    until: int | None = None
 
 
 def now_ms() -> int:
@@ -40,7 +60,7 @@ def record(
 class People:
     """What is known of people.
 
-    As long as nobody has a password, people are *off*: the view works by tokens and loopback alone.
+    As long as nobody can sign in, people are *off*: the view works by tokens and loopback alone.
 
     Args:
         database: The database.
@@ -53,19 +73,17 @@ class People:
 
     @property
     def on(self) -> bool:
-        """Whether anyone has a password; from then on everyone must sign in."""
+        """Whether anyone can sign in; from then on everyone must."""
         if not self._on:
             with self._database.read() as transaction:
-                self._on = (
-                    transaction.scalar(select(Person.id).where(Person.password.is_not(None)).limit(1)) is not None
-                )
+                self._on = transaction.scalar(select(Person.id).where(_CAN_SIGN_IN).limit(1)) is not None
         return self._on
 
     def first_link(self) -> str | None:
-        """A new link for the first administrator while people are off, the earlier ones being void."""
-        if self.on:
-            return None
+        """A new link for an administrator while none can sign in, the earlier ones being void."""
         with self._database.write() as transaction:
+            if transaction.scalar(_ADMINISTRATORS.limit(1)) is not None:
+                return None
             person = transaction.scalar(select(Person).where(Person.role == Role.ADMINISTRATOR).limit(1))
             if person is None:
                 person = _add(transaction, FIRST, FIRST, Role.ADMINISTRATOR)
@@ -73,7 +91,7 @@ class People:
 
     # signing in
 
-    def sign_in(self, name: str, password: str, address: str) -> str | None:
+    def sign_in(self, name: str, password: str, origin: Origin) -> str | None:
         """Opens a session.
 
         Returns:
@@ -90,10 +108,10 @@ class People:
             self._names.failed(name)
             with self._database.write() as transaction:
                 # a name that nobody has may be a password in the wrong field
-                record(transaction, "" if person is None else name, address, "sign-in refused", "session")
+                record(transaction, "" if person is None else name, origin.address, "sign-in refused", "session")
             return None
         with self._database.write() as transaction:
-            return _session(transaction, person, address)
+            return _session(transaction, person.id, origin)
 
     def by_session(self, session: str, address: str) -> Caller | None:
         """Who has this cookie."""
@@ -101,7 +119,7 @@ class People:
             found = transaction.get(Session, secret.digest(session))
             if found is None or found.expires <= now_ms() or found.person.disabled:
                 return None
-            return _caller(found.person, address, csrf=secret.csrf(session))
+            return _caller(found.person, address, csrf=secret.csrf(session), session=found.digest[:MARK])
 
     def by_token(self, token: str, address: str) -> Caller | None:
         """Whose API token this is."""
@@ -117,6 +135,29 @@ class People:
             transaction.execute(delete(Session).where(Session.digest == secret.digest(session)))
             record(transaction, caller.name, caller.address, "signed out", "session")
 
+    def sessions(self, caller: Caller) -> list[Session]:
+        """Where the caller is signed in, the newest first."""
+        with self._database.read() as transaction:
+            theirs = select(Session).where(Session.person_id == caller.person, Session.expires > now_ms())
+            return list(transaction.scalars(theirs.order_by(Session.created.desc(), Session.digest)))
+
+    def end_sessions(self, caller: Caller, mark: str | None = None) -> None:
+        """Ends one of the caller's sessions; without ``mark``, all but the one that asks.
+
+        Raises:
+            ProblemError: 403 if the caller has not signed in with a password, 404 without such a session.
+        """
+        person = in_person(caller)
+        with self._database.write() as transaction:
+            theirs = transaction.scalars(select(Session).where(Session.person_id == person))
+            ended = [one for one in theirs if one.digest[:MARK] == mark or (mark is None and not is_of(caller, one))]
+            if mark is not None and not ended:
+                raise ProblemError(404, f"You have no session {mark}; see /api/v1/sessions.")
+            for one in ended:
+                transaction.delete(one)
+                about = f"session {one.digest[:MARK]}"
+                record(transaction, caller.name, caller.address, "ended", about, of=one.address, agent=one.agent)
+
     # links and passwords
 
     def of_link(self, link: str) -> str:
@@ -128,7 +169,7 @@ class People:
         with self._database.read() as transaction:
             return _valid(transaction, link).person.name
 
-    def use_link(self, link: str, password: str, address: str) -> str:
+    def use_link(self, link: str, password: str, origin: Origin) -> str:
         """Sets the password of the person who holds the link, and signs them in; the link is used up.
 
         Returns:
@@ -142,12 +183,12 @@ class People:
         with self._database.write() as transaction:
             person = _valid(transaction, link).person
             _set_password(transaction, person, kept)
-            record(transaction, person.name, address, "chose a password by a link", f"person {person.name}")
-            session = _session(transaction, person, address)
+            record(transaction, person.name, origin.address, "chose a password by a link", f"person {person.name}")
+            session = _session(transaction, person.id, origin)
         self._on = True
         return session
 
-    def change_password(self, caller: Caller, old: str, new: str) -> str:
+    def change_password(self, caller: Caller, old: str, new: str, origin: Origin) -> str:
         """Changes the caller's password; ends all their sessions and opens a new one.
 
         Returns:
@@ -169,7 +210,7 @@ class People:
             person = transaction.get_one(Person, person_id)
             _set_password(transaction, person, hashed)
             record(transaction, caller.name, caller.address, "changed the password", f"person {person.name}")
-            return _session(transaction, person, caller.address)
+            return _session(transaction, person_id, origin)
 
     # people
 
@@ -210,10 +251,7 @@ class People:
             for key, value in changes.items():
                 setattr(person, key, value)
             transaction.flush()
-            left = select(Person.id).where(
-                Person.role == Role.ADMINISTRATOR, Person.disabled.is_(False), Person.password.is_not(None)
-            )
-            if transaction.scalar(left.limit(1)) is None:
+            if transaction.scalar(_ADMINISTRATORS.limit(1)) is None:
                 raise ProblemError(409, f"{person.name} is the last administrator who can sign in; make another first.")
             if person.disabled or "role" in changes:
                 transaction.execute(delete(Session).where(Session.person_id == person_id))
@@ -281,11 +319,29 @@ class People:
             transaction.delete(token)
             record(transaction, caller.name, caller.address, "revoked", f"token {token_id}", label=label, of=whose)
 
-    def audit(self, limit: int, before: int | None) -> list[Audit]:
-        """The newest lines of the audit trail, newest first; those before the line ``before``."""
+    def note(self, caller: Caller, action: str, about: str, **detail: Any) -> None:  # noqa: ANN401 - JSON
+        """Puts a line on the audit trail for a change that is not of this database."""
+        with self._database.write() as transaction:
+            record(transaction, caller.name, caller.address, action, about, **detail)
+
+    def audit(self, limit: int, before: int | None, sought: Sought) -> list[Audit]:
+        """The newest lines of the audit trail that are sought, newest first; those before the line ``before``."""
         lines = select(Audit).order_by(Audit.id.desc()).limit(limit)
+        if before is not None:
+            lines = lines.where(Audit.id < before)
+        if sought.who:
+            lines = lines.where(Audit.who.icontains(sought.who, autoescape=True))
+        if sought.what:
+            text = sought.what
+            lines = lines.where(
+                Audit.action.icontains(text, autoescape=True) | Audit.about.icontains(text, autoescape=True)
+            )
+        if sought.since is not None:
+            lines = lines.where(Audit.time >= sought.since)
+        if sought.until is not None:
+            lines = lines.where(Audit.time < sought.until)
         with self._database.read() as transaction:
-            return list(transaction.scalars(lines if before is None else lines.where(Audit.id < before)))
+            return list(transaction.scalars(lines))
 
 
 def in_person(caller: Caller) -> int:
@@ -299,10 +355,29 @@ def in_person(caller: Caller) -> int:
     return caller.person
 
 
-def _caller(person: Person, address: str, *, scope: Scope = "write", csrf: str | None = None) -> Caller:
-    districts, departments = tuple(person.districts), tuple(person.departments)
+def can_sign_in(person: Person) -> bool:
+    """Whether someone has a password, or comes by single sign-on."""
+    return person.password is not None or person.subject is not None
+
+
+def is_of(caller: Caller, session: Session) -> bool:
+    """Whether a session is the one that the caller asks by."""
+    return session.digest[:MARK] == caller.session
+
+
+def _caller(
+    person: Person, address: str, *, scope: Scope = "write", csrf: str | None = None, session: str | None = None
+) -> Caller:
     return Caller(
-        person.name, Role(person.role), address, person.id, scope, csrf, districts=districts, departments=departments
+        person.name,
+        Role(person.role),
+        address,
+        person.id,
+        scope,
+        csrf,
+        session,
+        districts=tuple(person.districts),
+        departments=tuple(person.departments),
     )
 
 
@@ -342,11 +417,22 @@ def _set_password(transaction: Transaction, person: Person, kept: str) -> None:
         transaction.execute(delete(table).where(table.person_id == person.id))
 
 
-def _session(transaction: Transaction, person: Person, address: str) -> str:
+def _session(transaction: Transaction, person_id: int, origin: Origin) -> str:
     plain, now = secret.make(), now_ms()
     transaction.execute(delete(Session).where(Session.expires <= now))
-    transaction.add(Session(digest=secret.digest(plain), person_id=person.id, expires=now + SESSION_MS))
-    record(transaction, person.name, address, "signed in", "session")
+    transaction.add(
+        Session(
+            digest=secret.digest(plain),
+            person_id=person_id,
+            expires=now + SESSION_MS,
+            created=now,
+            address=origin.address,
+            agent=origin.agent[:200],
+        )
+    )
+    person = transaction.get_one(Person, person_id)
+    person.last_sign_in = now
+    record(transaction, person.name, origin.address, "signed in", "session")
     return plain
 
 

@@ -71,6 +71,9 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "GET /api/v1/incident-figures": SIGNED_IN,
     "GET /api/v1/session": SIGNED_IN,
     "PUT /api/v1/session/password": SIGNED_IN,
+    "GET /api/v1/sessions": SIGNED_IN,
+    "DELETE /api/v1/sessions": SIGNED_IN,
+    "DELETE /api/v1/sessions/{session_id}": SIGNED_IN,
     "GET /api/v1/tokens": SIGNED_IN,
     "POST /api/v1/tokens": SIGNED_IN,
     "DELETE /api/v1/tokens/{token_id}": SIGNED_IN,
@@ -79,6 +82,7 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "PATCH /api/v1/people/{person_id}": ADMINISTRATORS,
     "POST /api/v1/people/{person_id}/link": ADMINISTRATORS,
     "GET /api/v1/audit": ADMINISTRATORS,
+    "GET /api/v1/audit.csv": ADMINISTRATORS,
 }
 """Who may call what; ``*`` at the end stands for all that begins so."""
 
@@ -105,7 +109,8 @@ class Caller:
         person: Their id; none for this machine and for the read token.
         scope: ``read`` for a token that may change nothing.
         csrf: For a session's cookie, what a request that changes something must repeat in ``X-CSRF-Token``.
-        alone: Nobody has a password yet.
+        session: Which of their sessions this is.
+        alone: Nobody can sign in yet.
         districts: The only districts whose cases they see; empty for all.
         departments: The departments for which they work.
     """
@@ -116,6 +121,7 @@ class Caller:
     person: int | None = None
     scope: Scope = "write"
     csrf: str | None = None
+    session: str | None = None
     alone: bool = False
     districts: tuple[str, ...] = ()
     departments: tuple[str, ...] = ()

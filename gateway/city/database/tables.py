@@ -24,6 +24,8 @@ class Person(Base):
     created: Mapped[int] = mapped_column(BigInteger)
     districts: Mapped[list[str]] = mapped_column(JSON)
     departments: Mapped[list[str]] = mapped_column(JSON)
+    last_sign_in: Mapped[int | None] = mapped_column(BigInteger)
+    subject: Mapped[str | None] = mapped_column(String(500), unique=True)  # who this is to the single sign-on
 
 
 class Session(Base):
@@ -34,6 +36,9 @@ class Session(Base):
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
     expires: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[int] = mapped_column(BigInteger)
+    address: Mapped[str] = mapped_column(String(64))
+    agent: Mapped[str] = mapped_column(String(200))  # the browser, in its own words
     person: Mapped[Person] = relationship(lazy="joined")
 
 
