@@ -92,7 +92,11 @@ def demo(  # noqa: PLR0913, PLR0917 - one parameter an option
     *,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder.")] = False,
 ) -> None:
-    """Run a simulated town, a broker, a gateway and the city view on this machine."""
+    """Run a simulated town, a broker, a gateway and the city view on this machine.
+
+    Smoke raises an alert after half a minute and its case is closed after four; a stuck sensor has its maintenance case
+    from the second to the fourth minute. Nothing needs to be touched: docs/demo.md has the whole course.
+    """
 
     def needed() -> None:
         import fastapi  # noqa: F401, PLC0415

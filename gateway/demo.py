@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gateway import embedded_broker
+from gateway import demo_crew, embedded_broker
 from gateway.edge.spool import FATES
 
 _READY_WITHIN = 60.0
@@ -79,6 +79,7 @@ class Demo:
         self.seed = seed
         self.url = f"http://127.0.0.1:{ports.city}"
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._crew: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Starts all four and waits until the town is on the map.
@@ -93,16 +94,21 @@ class Demo:
         broker = embedded_broker.arguments(self.folder, mqtt=self.ports.mqtt, mqtt5=self.ports.mqtt5)
         await self._spawn("broker", *broker)
         await self._listening(self.ports.mqtt5, "broker")
-        await self._spawn(
-            "city", "-m", "gateway", "city", "-c", str(configs / "city.toml"),
-            CITYGATE_SERVER__HOST="127.0.0.1",
-            CITYGATE_SERVER__PORT=str(self.ports.city),
-            CITYGATE_STORE__TYPE="embedded",
-            CITYGATE_STORE__PATH=f"{data}/city.db",
-            CITYGATE_ACCESS__WRITE_TOKEN_FILE=token,
-            CITYGATE_MAP__SENSORS=f"{data}/sensors.geojson",
-            CITYGATE_ALERTS__EXERCISE="true",
-        )  # fmt: skip
+        city = {
+            "CITYGATE_SERVER__HOST": "127.0.0.1",
+            "CITYGATE_SERVER__PORT": str(self.ports.city),
+            "CITYGATE_STORE__TYPE": "embedded",
+            "CITYGATE_STORE__PATH": f"{data}/city.db",
+            "CITYGATE_ACCESS__WRITE_TOKEN_FILE": token,
+            "CITYGATE_MAP__SENSORS": f"{data}/sensors.geojson",
+            "CITYGATE_ALERTS__EXERCISE": "true",
+            # minutes instead of hours, for who watches
+            "CITYGATE_ALERTS__QUIET": "30s",
+            "CITYGATE_CASES__FAULT_AFTER": "20s",
+            "CITYGATE_CASES__HEALTHY_FOR": "30s",
+        }
+        crew = await asyncio.to_thread(demo_crew.enlist, configs / "city.toml", city)
+        await self._spawn("city", "-m", "gateway", "city", "-c", str(configs / "city.toml"), **city)
         await self._spawn(
             "town", "-m", "gateway", "simulate", "--broker", f"127.0.0.1:{self.ports.mqtt}", "--seed", str(self.seed),
             "--registry", f"{data}/sensors.geojson", "--truth", f"{data}/truth.jsonl",
@@ -122,6 +128,7 @@ class Demo:
                 msg = f"no sensor is on the map after {_READY_WITHIN:.0f} s; see the logs in {self.folder} (--keep)"
                 raise DemoError(msg)
             await asyncio.sleep(0.25)
+        self._crew = asyncio.create_task(demo_crew.work(self.url, crew))
 
     def check(self) -> None:
         """Finds out whether all four still run.
@@ -148,8 +155,14 @@ class Demo:
                     state["ledger"] = (await answer.json())["health"]
         return state
 
+    def setup_link(self) -> str:
+        """The link by which somebody becomes the administrator."""
+        return (self.folder / "setup-link").read_text("utf-8").strip()
+
     async def stop(self) -> None:
         """Stops all, the sensors first, so that the gateway can deliver what it has."""
+        if self._crew is not None:
+            self._crew.cancel()
         for name in ("town", "gateway", "city", "broker"):
             if (process := self._processes.get(name)) is None or process.returncode is not None:
                 continue
@@ -274,6 +287,11 @@ async def _watch(demo: Demo, console: Console, duration: float | None, stopping:
     console.print("Starting broker, city view, simulated town and gateway …")
     await demo.start()
     console.print(f"Open [bold]{demo.url}[/bold] in a browser.", soft_wrap=True)
+    console.print(
+        f"Within five minutes smoke and a stuck sensor have their cases opened and closed (docs/demo.md). To take steps "
+        f"yourself, become the administrator by {demo.setup_link()}",
+        soft_wrap=True,
+    )
     console.print(
         f"Sensors publish to 127.0.0.1:{demo.ports.mqtt} (MQTT 3.1.1) or :{demo.ports.mqtt5} (MQTT 5), "
         f"topic city/SITE/KIND/SENSOR; the gateway's health is at http://127.0.0.1:{demo.ports.health}/health",

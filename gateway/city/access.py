@@ -2,8 +2,8 @@
 
 As long as nobody has a password, reading is open to this machine alone, and only when the view listens on loopback and
 was asked for by a loopback name (so that neither a proxy nor a rebound host name opens it to others). Once someone has
-one, everyone signs in, this machine too. Programs send an API token; the read token reads. Writing of readings always
-needs the write token.
+one, everyone signs in, this machine too. Programs send an API token, which counts from the start; the read token reads.
+Writing of readings always needs the write token.
 """
 
 import ipaddress
@@ -76,15 +76,15 @@ class Access:
         Raises:
             ProblemError: 401 without a right to be here, 429 after too many wrong tokens.
         """
-        here = address(request)
-        if self._is_local(request) and not self._people.on:
+        here, token = address(request), _token(request)
+        api_token = token is not None and token.startswith(TOKEN_PREFIX)
+        if self._is_local(request) and not self._people.on and not api_token:
             return Caller("this machine", Role.VIEWER, here, alone=True)
         if (cookie := request.cookies.get(COOKIE)) is not None:
             if self._sessions.get(secret.digest(cookie), 0.0) > time.monotonic():
                 return Caller("the read token", Role.VIEWER, here, alone=not self._people.on)
             if (found := self._people.by_session(cookie, here)) is not None:
                 return found
-        token = _token(request)
         if token is None:
             raise ProblemError(401, "Sign in, or send a token as 'Authorization: Bearer …'.")
         return self._check(token, here)

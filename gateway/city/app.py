@@ -113,8 +113,9 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await view.store.open()
-            await desk.open()
             await asyncio.to_thread(database.open)
+            await asyncio.to_thread(follower.recall)
+            await desk.open()
             await asyncio.to_thread(first.announce, known, config.server, database.path.with_name("setup-link"))
         except (StoreError, DatabaseError, OSError) as error:
             view.failure = error

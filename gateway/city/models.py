@@ -30,6 +30,13 @@ class ReadingOut(BaseModel):
     time: str
 
 
+class MaintenanceOut(BaseModel):
+    """Why a sensor is in maintenance; its events begin no alert meanwhile."""
+
+    case: int | None = Field(description="the open case of its fault")
+    until: str | None = Field(description="when declared maintenance ends")
+
+
 class SensorOut(BaseModel):
     """A sensor with its newest readings."""
 
@@ -48,6 +55,7 @@ class SensorOut(BaseModel):
     state: State = Field(description="fresh up to 2 intervals (at least 30 s), stale up to 10, then silent")
     flag: int = Field(description="the worst flag among the readings")
     readings: list[ReadingOut]
+    maintenance: MaintenanceOut | None = Field(None, description="null unless it is in maintenance")
     declare: str | None = Field(
         None, description="for a device that nobody has declared (kind `holding`): an entry for a file of devices, TOML"
     )

@@ -140,7 +140,8 @@ class Hub:
         now = now_ms()
         changed: list[SensorOut] = []
         for sensor in self._view.sensors(snapshot, now):
-            seen = (sensor.state, sensor.title, sensor.lat, sensor.lon, snapshot.sensors[sensor.id].readings)
+            readings = snapshot.sensors[sensor.id].readings
+            seen = (sensor.state, sensor.title, sensor.lat, sensor.lon, sensor.maintenance, readings)
             if self._sensors.get(sensor.id) != seen:
                 self._sensors[sensor.id] = seen
                 changed.append(sensor)

@@ -27,6 +27,7 @@ from gateway.city.grade_models import (
 )
 from gateway.city.grades.tables import Level, Tables
 from gateway.city.grading import Grades, Grading, Surroundings
+from gateway.city.maintenance import Maintenance
 from gateway.city.models import (
     Counts,
     EventOut,
@@ -89,12 +90,20 @@ class _Made(NamedTuple):
     out: SensorOut
 
 
-def _aged(made: _Made | None, latest: LatestSensor, places: registry.Registry, now: int) -> SensorOut | None:
+def _aged(
+    made: _Made | None, latest: LatestSensor, places: registry.Registry, maintenance: Maintenance, now: int
+) -> SensorOut | None:
     """What was made, as old as it is now; None if it is to be made anew."""
     if made is None or made.registry is not places or (made.latest is not latest and made.latest != latest):
         return None
     age = max(0.0, (now - max(reading.time for reading in latest.readings.values())) / 1000)
-    return made.out.model_copy(update={"age_s": round(age, 1), "state": state(age, made.out.interval_s)})
+    return made.out.model_copy(
+        update={
+            "age_s": round(age, 1),
+            "state": state(age, made.out.interval_s),
+            "maintenance": maintenance.of(latest.key, now),
+        }
+    )
 
 
 class View:
@@ -104,10 +113,14 @@ class View:
         store: Where readings, events and gateways are.
         config: The section ``[map]``.
         tables: By which indices and grades are made.
+
+    Attributes:
+        maintenance: Which sensors are worked on.
     """
 
     def __init__(self, store: Store, config: MapSection, tables: Tables) -> None:
         self.store = store
+        self.maintenance = Maintenance()
         self.grading = Grading(store, tables)
         self._around = Surroundings()
         self._listed: tuple[Snapshot, list[SensorOut]] | None = None
@@ -214,6 +227,7 @@ class View:
             state=state(age, interval),
             flag=worst(reading.flag for reading in latest.readings.values()),
             readings=readings,
+            maintenance=self.maintenance.of(key, now),
             declare=self._declaration(latest) if key.kind == HOLDING else None,
         )
 
@@ -238,7 +252,8 @@ class View:
             made = {}
             for latest in ordered:
                 if latest.readings:
-                    out = _aged(self._made.get(latest.key), latest, self._registry, now) or self.sensor(latest, now)
+                    known = self._made.get(latest.key)
+                    out = _aged(known, latest, self._registry, self.maintenance, now) or self.sensor(latest, now)
                     made[latest.key] = _Made(latest, self._registry, out)
             self._made = made
             self._listed = listed = snapshot, [kept.out for kept in made.values()]

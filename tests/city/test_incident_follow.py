@@ -156,6 +156,53 @@ async def test_a_silent_sensor_is_a_maintenance_case_and_no_pollution(town: Watc
     assert closed["state"] == "closed"
 
 
+async def test_a_faulty_sensor_is_in_maintenance_and_what_it_raised_is_withdrawn(town: Watched) -> None:
+    async def alert() -> dict[str, Any]:
+        (found,) = (await town.client.get("/api/v1/alerts")).json()["alerts"]
+        return dict(found)
+
+    async def sensor() -> dict[str, Any]:
+        return dict((await town.client.get("/api/v1/sensors/air:town:air-01")).json())
+
+    await town.reading()
+    await town.event("e1", "yellow")
+    await town.look()
+    assert ((await alert())["state"], (await sensor())["maintenance"]) == ("open", None)
+    await town.reading(flag=4)
+    await town.look()
+    (case,) = await town.look(6)
+    await town.reading(flag=4)
+    await town.look()
+    assert (case["kind"], (await sensor())["maintenance"]) == ("sensor", {"case": case["id"], "until": None})
+    assert ((await alert())["state"], (await alert())["withdrawn"]) == ("ended", True)
+    await town.event("e2", "red", quantity="so2")
+    assert len(await town.look()) == 1
+    assert [event["id"] for event in (await alert())["events"]] == ["e1"]
+    await town.event("e1", "none")
+    await town.event("e2", "none", quantity="so2")
+    await town.reading()
+    await town.look()
+    assert [item["state"] for item in await town.look(11)] == ["closed"]
+    await town.reading()
+    assert (await sensor())["maintenance"] is None
+    assert (await alert())["withdrawn"]
+
+
+async def test_an_event_that_outlives_the_maintenance_of_its_sensor_is_one(town: Watched) -> None:
+    await town.reading()
+    await town.event("e1", "yellow")
+    await town.reading(flag=4)
+    await town.look()
+    (case,) = await town.look(6)
+    for action in ("accept", "handled", "confirm"):
+        town.cases.act(ADMIN, case["id"], Wish(action, note="it is sound"))
+    await town.look()
+    await town.reading()
+    await town.look()
+    (alert,) = (await town.client.get("/api/v1/alerts")).json()["alerts"]
+    assert (alert["state"], alert["withdrawn"]) == ("open", False)
+
+
 async def test_a_fault_whose_case_was_ended_by_hand_does_not_open_another_at_once(town: Watched) -> None:
     await town.reading(flag=4)
     await town.look()

@@ -82,7 +82,7 @@ class Desk:
         self._channels = Channels(channels, self._book, view)
         self._letters: list[Letter] = []
         self._origins = origin.Origins(view.store, config)
-        self._rules = Rules(config.rules)
+        self._rules = Rules(config.rules, view.maintenance)
         self._evaluation = Evaluation(self._rules, view)
         self._source_file = WatchedGeoJson(sources)
         self._sources: list[origin.DeclaredSource] = []
@@ -90,6 +90,7 @@ class Desk:
         self._of: dict[str, str] = {}  # event → alert
         self._changed: dict[str, int] = {}  # alert → version
         self._unwritten: set[str] = set()
+        self._passed_over: set[str] = set()  # events that began in maintenance
         self._tried: dict[tuple[str, str], float] = {}
         self._seen: Snapshot | None = None
         self._lock = asyncio.Lock()
@@ -256,6 +257,7 @@ class Desk:
             sources=alert.sources,
             upstream=alert.upstream,
             acknowledged=alert.acknowledged,
+            withdrawn=alert.until is not None and alert.withdrawn >= alert.members.keys(),
         )
 
     async def _news(self, snapshot: Snapshot, now: int) -> list[Event]:
@@ -279,8 +281,12 @@ class Desk:
     def _is_news(self, event: Event, now: int) -> bool:
         name = self._of.get(event.last.id)
         if name is None:
-            recent = event.until is None or event.until > now - _OLD_MS
-            return recent and not self._rules.excused(event.last.key, now)
+            if self._rules.excused(event.last.key, now):
+                self._passed_over.add(event.last.id)
+                return False
+            if event.until is None:
+                return True
+            return event.until > now - _OLD_MS and event.last.id not in self._passed_over
         alert = self._alerts.get(name)
         return alert is not None and event.last.id in alert.members and alert.members[event.last.id] != event
 
@@ -302,9 +308,17 @@ class Desk:
         self._touch(alert)
 
     def _excuse(self, now: int) -> None:
-        """Events of sensors in maintenance count as over while it lasts, and again when it has passed."""
+        """Events of sensors in maintenance count as over while it lasts, and again when it has passed.
+
+        Those of a sensor whose fault has a case were none.
+        """
+        faulty = self._view.maintenance.cases
         for alert in self._alerts.values():
-            running = any(event.until is None for event in alert.members.values())
+            running = {name for name, event in alert.members.items() if event.until is None}
+            withdrawn = {name for name in running if alert.members[name].last.key.id in faulty}
+            if withdrawn != alert.withdrawn & running:
+                alert.withdrawn = alert.withdrawn - running | withdrawn
+                self._touch(alert)
             if running and grouping.settle(alert, now, lambda its: self._rules.excused(its.last.key, now)):
                 self._touch(alert)
 
@@ -381,7 +395,9 @@ class Desk:
         for _, name in ended[: max(0, len(ended) - _REMEMBERED)]:
             if name not in self._unwritten:
                 del self._alerts[name], self._changed[name]
-        named = {event.last.id for event in snapshot.events}.union(*(a.members for a in self._alerts.values()))
+        shown = {event.last.id for event in snapshot.events}
+        self._passed_over &= shown
+        named = shown.union(*(a.members for a in self._alerts.values()))
         self._of = {event: alert for event, alert in self._of.items() if event in named}
         self._tried = {key: moment for key, moment in self._tried.items() if key[0] in self._alerts}
 

@@ -78,8 +78,9 @@ def settle(alert: Kept, now: int, excused: Callable[[Event], bool] = lambda _: F
     Returns:
         Whether there is a new revision.
     """
-    running = [event for event in alert.members.values() if event.until is None and not excused(event)]
-    severity = _gravest(running or alert.members.values())
+    true = [event for name, event in alert.members.items() if name not in alert.withdrawn]
+    running = [event for event in true if event.until is None and not excused(event)]
+    severity = _gravest(running or true or alert.members.values())
     until = None if running else max(event.until or alert.until or now for event in alert.members.values())
     since = min([alert.since, *(event.since for event in alert.members.values())])
     different = (severity, until) != (alert.severity, alert.until)
@@ -92,6 +93,7 @@ def settle(alert: Kept, now: int, excused: Callable[[Event], bool] = lambda _: F
         for _, name in ended[:surplus]:
             del alert.members[name]
             alert.titles.pop(name, None)
+            alert.withdrawn.discard(name)
     return different
 
 

@@ -69,6 +69,7 @@ class Kept(BaseModel):
         family: How the cause spreads.
         members: Its events, by their ids.
         titles: Titles of rules, by the ids of the events that they raised.
+        withdrawn: Ids of events that were none, but faults of their sensors.
         since: When the first event began, ms UTC.
         until: When the last one ended, ms UTC; None while one lasts.
         severity: The gravest of the open events; of all once it has ended.
@@ -86,6 +87,7 @@ class Kept(BaseModel):
     family: Family
     members: dict[str, Event] = {}
     titles: dict[str, Title] = {}
+    withdrawn: set[str] = set()
     since: int
     until: int | None = None
     severity: Severity
@@ -133,6 +135,9 @@ class AlertOut(BaseModel):
     sources: list[Source] = Field(description="declared sources upwind, the likely ones first")
     upstream: list[Upstream]
     acknowledged: Acknowledgement | None
+    withdrawn: bool = Field(
+        description="it was none: all of its events were faults of their sensors, which are with maintenance"
+    )
 
 
 class AlertsOut(BaseModel):

@@ -1,29 +1,13 @@
 """The file of rules: read again when it changes; a file with a mistake changes nothing until it is mended."""
 
 import logging
-import re
-from fnmatch import translate
 from pathlib import Path
 
+from gateway.city.maintenance import Maintenance, Patterns
 from gateway.city.store.base import SensorKey
-from gateway.config import ConfigError, MaintenanceConfig, RuleConfig, RulesFile, load
+from gateway.config import ConfigError, RuleConfig, RulesFile, load
 
 _LOG = logging.getLogger(__name__)
-
-
-class Patterns:
-    """Sensors by patterns of their site, sensor and kind."""
-
-    def __init__(self, site: str, sensor: str, kind: str) -> None:
-        self._parts = [re.compile(translate(pattern)).match for pattern in (kind, site, sensor)]
-        self._known: dict[SensorKey, bool] = {}
-
-    def fit(self, key: SensorKey) -> bool:
-        """Whether a sensor is one of them."""
-        fits = self._known.get(key)
-        if fits is None:
-            fits = self._known[key] = all(match(text) for match, text in zip(self._parts, key, strict=True))
-        return fits
 
 
 class Rule:
@@ -34,20 +18,12 @@ class Rule:
         self.patterns = Patterns(config.site, config.sensor, config.kind or "*")
 
 
-class _Work:
-    """Maintenance of some sensors for a while."""
-
-    def __init__(self, config: MaintenanceConfig) -> None:
-        self.since = float("-inf") if config.since is None else config.since.timestamp() * 1000
-        self.until = config.until.timestamp() * 1000
-        self.patterns = Patterns(config.site, config.sensor, config.kind)
-
-
 class Rules:
     """The rules and the maintenance that are in force.
 
     Args:
         path: The file; none for no rules.
+        maintenance: Is told what the file declares.
 
     Attributes:
         rules: By name.
@@ -57,10 +33,10 @@ class Rules:
         ConfigError: If the file has a mistake, or is missing, at the start.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, maintenance: Maintenance | None = None) -> None:
         self._path = path
+        self._maintenance = maintenance or Maintenance()
         self._stamp: tuple[int, int, int] | None = None
-        self._works: list[_Work] = []
         self.rules: dict[str, Rule] = {}
         self.problem = ""
         if path is not None:
@@ -84,11 +60,11 @@ class Rules:
 
     def excused(self, key: SensorKey, now: int) -> bool:
         """Whether a sensor is in maintenance at a time in ms UTC."""
-        return any(work.since <= now < work.until and work.patterns.fit(key) for work in self._works)
+        return self._maintenance.excused(key, now)
 
     def _take(self, content: RulesFile) -> None:
         self.rules = {rule.name: Rule(rule) for rule in content.rule}
-        self._works = [_Work(work) for work in content.maintenance]
+        self._maintenance.declare(content.maintenance)
         self.problem = ""
 
     @staticmethod

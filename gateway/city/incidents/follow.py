@@ -43,11 +43,13 @@ class Seen:
 
     Attributes:
         alerts: Alerts that have not ended.
+        silent: What was said of sensors that are silent, by their ids.
         sensors: Sensors by id.
         at: The time, in milliseconds.
     """
 
     alerts: list[AlertOut]
+    silent: dict[str, str]
     sensors: dict[str, SensorOut]
     at: int
 
@@ -95,6 +97,19 @@ class Follower:
         self._calm = _Since()
         self._told: set[str] = set()  # sensors whose fault has had its case
 
+    def recall(self) -> None:
+        """Puts the sensors with an open case of their fault into maintenance.
+
+        Raises:
+            DatabaseError: If the database does not answer.
+        """
+        wanted = select(Incident.sensor, Incident.id).where(
+            Incident.source == "fault", Incident.state.in_([state.value for state in OPEN])
+        )
+        with self._cases.database.read() as transaction:
+            found = transaction.execute(wanted).all()
+        self._view.maintenance.cases = {sensor: number for sensor, number in found if sensor is not None}
+
     async def run(self) -> None:
         """Looks until it is cancelled; a store or database that does not answer is asked again."""
         failing = False
@@ -118,8 +133,15 @@ class Follower:
         """
         await self._desk.look()
         snapshot, now = await self._view.snapshot(), now_ms()
-        alerts = [alert for alert in self._desk.alerts() if alert.state != "ended"]
-        return Seen(alerts, {sensor.id: sensor for sensor in self._view.sensors(snapshot, now)}, now)
+        alerts = self._desk.alerts()
+        silent = {  # also those whose alert their own case has ended
+            event.sensor_id: event.message
+            for alert in alerts
+            for event in alert.events
+            if event.quantity == _SILENCE and event.until is None
+        }
+        alerts = [alert for alert in alerts if alert.state != "ended"]
+        return Seen(alerts, silent, {sensor.id: sensor for sensor in self._view.sensors(snapshot, now)}, now)
 
     def look(self, seen: Seen) -> None:
         """Opens, joins and closes what is due.
@@ -127,12 +149,7 @@ class Follower:
         Raises:
             DatabaseError: If the database does not answer.
         """
-        silent = {
-            event.sensor_id: event.message
-            for alert in seen.alerts
-            for event in alert.events
-            if event.quantity == _SILENCE and event.until is None
-        }
+        silent = seen.silent
         failing = {sensor.id for sensor in seen.sensors.values() if _failing(sensor) and sensor.state == "fresh"}
         self._failing.hold(failing, seen.at)
         faulty = silent.keys() | {
@@ -145,6 +162,7 @@ class Follower:
             )
             self._follow_alerts(transaction, seen, opened)
             self._follow_faults(transaction, seen, opened, faulty, silent)
+        self.recall()
 
     def _follow_alerts(self, transaction: Transaction, seen: Seen, opened: list[Incident]) -> None:
         alerts = {f"alert:{alert.id}": alert for alert in seen.alerts if not _silences(alert)}
