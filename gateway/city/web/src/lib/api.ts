@@ -31,6 +31,8 @@ export interface Sensor {
   state: State
   flag: Flag
   readings: Reading[]
+  /** Why it is in maintenance, if it is. */
+  maintenance: { case: number | null; until: string | null } | null
   declare: string | null
 }
 
@@ -120,6 +122,8 @@ export interface Alert {
   sources: Source[]
   upstream: Upstream[]
   acknowledged: { time: string; by: string; note: string } | null
+  /** All of its events were faults of their sensors. */
+  withdrawn: boolean
 }
 
 export interface Gateway {

@@ -61,10 +61,11 @@ class Town {
     }),
   )
   readonly openEvents = $derived(this.events.filter(isOpen))
-  /** The gravest open event of each sensor that has one. */
+  /** The gravest open event of each sensor that has one and is not in maintenance. */
   readonly worst = $derived.by(() => {
     const worst = new Map<string, Severity>()
     for (const event of this.openEvents) {
+      if (this.#sensors.get(event.sensor_id)?.maintenance) continue
       if (event.severity !== 'none' && rank(event.severity) > rank(worst.get(event.sensor_id) ?? 'none')) {
         worst.set(event.sensor_id, event.severity)
       }
