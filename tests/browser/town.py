@@ -95,7 +95,7 @@ def history(now: int) -> Iterator[str]:
     for place in sensors():
         yield reading(*place, now)
     tags = "gateway=gw-1,kind=water,sensor=water-03,severity=orange,site=tianmu"
-    yield f'event,{tags} id="e-1",quantity="level",value=4.6,limit=4.0,message="level 4.6 m over 4.0" {now - 90_000}'
+    yield f'event,{tags} id="e-1",quantity="level",value=4.6,limit=4.0,message="4.6 m > 4.0 m" {now - 90_000}'
     ledger = "received=900i,delivered=890i,queued=4i,quarantined=6i,dead=0i,duplicate=0i,evicted=0i"
     health = 'spool_bytes=40960i,rss_bytes=90000000i,uptime_s=3600,sensors=63i,version="0.1.0",'
     health += "disk_free_bytes=20000000000i,cpu_s=90,clock_known=1i,connected=1i,stuck=0i,ledger_mismatches=0i"

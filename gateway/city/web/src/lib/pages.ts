@@ -38,6 +38,7 @@ export const PAGES = {
   lastHeard: ['上次报告', 'Last report', '마지막 보고'],
   wholePage: ['完整页面', 'Its page', '전체 페이지'],
   noSuchSensor: ['没有这个传感器。', 'There is no such sensor.', '그런 센서가 없습니다.'],
+  chartOf: ['{name}：{start} 至 {end}，共 {n} 点', '{name} from {start} to {end}, {n} points', '{name}: {start}부터 {end}까지, {n}개 점'],
   raw: ['原始', 'Raw', '원시값'],
   hourly: ['每小时', 'Hourly', '시간별'],
   daily: ['每日', 'Daily', '일별'],

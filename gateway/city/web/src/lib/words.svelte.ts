@@ -129,6 +129,8 @@ const WORDS = {
   state: ['状态', 'State', '상태'],
   layers: ['图层', 'Layers', '레이어'],
   legend: ['图例', 'Legend', '범례'],
+  zoomIn: ['放大', 'Zoom in', '확대'],
+  zoomOut: ['缩小', 'Zoom out', '축소'],
   fit: ['显示全部', 'Show all', '전체 보기'],
   noMap: ['此浏览器无法显示地图（需要 WebGL）。传感器列表仍可使用。', 'This browser cannot draw the map (it needs WebGL). The sensor list works without it.', '이 브라우저는 지도를 표시할 수 없습니다(WebGL 필요). 센서 목록은 사용할 수 있습니다.'],
   unplaced: ['{n} 个传感器没有位置', 'Without a position: {n}', '위치 없는 센서 {n}개'],
@@ -140,7 +142,7 @@ const WORDS = {
   range: ['时间范围', 'Time range', '기간'],
   keptOut: ['被隔离的读数', 'Kept out by quality control', '품질 관리로 격리된 값'],
   readings: ['每 {interval} 一次', 'every {interval}', '{interval}마다'],
-  skip: ['跳到事件', 'Skip to events', '이벤트로 건너뛰기'],
+  skip: ['跳到内容', 'Skip to the content', '본문으로 건너뛰기'],
   language: ['语言', 'Language', '언어'],
   airQuality: ['空气质量', 'Air quality', '대기질'],
   whichIndex: ['空气质量指数标准', 'Air quality index by', '대기질 지수 기준'],
@@ -220,6 +222,12 @@ const REASON: Record<string, [string, string, string]> = {
   unit: ['故障：单位错误', 'fault: wrong unit', '고장: 단위 오류'],
   skew: ['故障：时钟错误', 'fault: wrong clock', '고장: 시계 오류'],
 }
+/** Units that are words; the others are the same in every language. */
+const WORD_UNITS: Partial<Record<string, [string, string, string]>> = {
+  '1': ['', '', ''],
+  places: ['个', 'places', '면'],
+  'veh/h': ['辆/时', 'veh/h', '대/h'],
+}
 const UNITS: Record<'second' | 'minute' | 'hour' | 'day', [string, string, string]> = {
   second: ['{n} 秒', '{n} s', '{n}초'],
   minute: ['{n} 分钟', '{n} min', '{n}분'],
@@ -253,6 +261,7 @@ class Words {
 
   t = (word: Word, values?: Record<string, string | number>): string => this.pick(WORDS[word], values)
   severity = (value: Severity | 'none'): string => this.pick(SEVERITY[value])
+  unit = (unit: string | undefined): string => this.pick(WORD_UNITS[unit ?? ''] ?? [unit ?? '', unit ?? '', unit ?? ''])
   state = (value: State): string => this.pick(STATE[value])
   flag = (value: Flag): string => this.pick(FLAG[value])
   title = (title: Title | null | undefined, otherwise: string): string => title?.[this.language] || title?.en || otherwise

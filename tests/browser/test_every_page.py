@@ -1,0 +1,123 @@
+"""What holds for every page alike: for a screen reader, a keyboard, three sizes, two themes and three languages."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect
+
+from tests.browser.conftest import served
+from tests.browser.town import CHARTED, City
+from tests.browser.visit import SIZES, Visit, opened, photograph
+
+AXE = Path(__file__).parents[2] / "gateway" / "city" / "web" / "node_modules" / "axe-core" / "axe.min.js"
+PAGES = {
+    "wall": ("/#/", "[data-testid=sensor-row]"),
+    "past": ("/#/past", "[data-testid=then-fresh]"),
+    "cases": ("/#/cases", "[data-testid=figures]"),
+    "gateways": ("/#/gateways", "[data-gateway]"),
+    "sensor": (f"/#/sensors/{':'.join(CHARTED)}", "[data-testid=page-quarantined]"),
+    "report": ("/#/report", "form"),
+}
+"""Each page: its address, and what is there once it has loaded."""
+TEXTS = """() => [...document.querySelectorAll('body *')].flatMap(element => {
+    if (!element.checkVisibility({ visibilityProperty: true })) return []
+    const own = [...element.childNodes].filter(node => node.nodeType === 3).map(node => node.textContent)
+    return [...own, ...['aria-label', 'title', 'placeholder', 'alt'].map(name => element.getAttribute(name) ?? '')]
+}).map(text => text.trim()).filter(Boolean)"""
+"""Every text that a person sees or hears on the page."""
+NAMES = re.compile(r"citygate|English|OpenStreetMap|MapLibre|\b[a-z]+-\d+\b|\bgw-\S+|LAeq|LAmax")
+"""What is called the same in every language: names, ids."""
+DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+FOCUSED = """() => {
+    const element = document.activeElement
+    if (!element || element === document.body) return null
+    const { outlineStyle, outlineWidth } = getComputedStyle(element)
+    const box = element.getBoundingClientRect()
+    const marked = outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2
+    const seen = box.width > 0 && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth
+    return { html: element.outerHTML.slice(0, 160), marked, seen, test: element.dataset.testid ?? '' }
+}"""
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[City]:
+    """Starts a city that takes reports from the public."""
+    with served(tmp_path_factory.mktemp("city"), free_port(), "[cases]\nwatch = true\npublic = true\n") as city:
+        yield city
+
+
+def go(page: Page, city: City, name: str) -> None:
+    """Goes to a page as by a link, and waits until it has loaded."""
+    address, loaded = PAGES[name]
+    page.goto(city.url + address)
+    expect(page.locator(loaded).first).to_be_attached()
+
+
+def findings(page: Page) -> list[str]:
+    """Returns what axe finds serious or critical, and where."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+    found: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for one in found["violations"]
+        if one["impact"] in {"serious", "critical"}
+        for node in one["nodes"]
+    ]
+
+
+@pytest.fixture(scope="module", params=["dark", "light"])
+def visit(browser: Browser, city: City, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Opens the page once for a theme; the tests go from page to page as people do."""
+    with opened(browser, city, "wall", theme=request.param) as visit:
+        yield visit
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_accessible_at_every_size(
+    visit: Visit, city: City, request: pytest.FixtureRequest, name: str
+) -> None:
+    """By axe's rules; nothing stands beyond the screen. A screenshot of each is kept."""
+    go(visit.page, city, name)
+    for size, (width, height) in SIZES.items():
+        visit.page.set_viewport_size(ViewportSize(width=width, height=height))
+        visit.page.wait_for_function(DRAWN)
+        photograph(visit, f"every-{name}-{size}-{request.node.callspec.params['visit']}", size)
+        assert findings(visit.page) == []
+
+
+@pytest.mark.parametrize("visit", ["dark"], indirect=True)
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_speaks_the_chosen_language_alone(visit: Visit, city: City, name: str) -> None:
+    """No text, label or hint keeps its English."""
+    visit.page.set_viewport_size(ViewportSize(width=1366, height=768))
+    go(visit.page, city, name)
+    for language in ("zh", "ko"):
+        visit.page.locator(f"button[lang={language}]").click()
+        texts = [NAMES.sub("", text) for text in visit.page.evaluate(TEXTS)]
+        assert [text for text in texts if re.search("[A-Za-z]{4,}", text)] == []
+        photograph(visit, f"every-{name}-{language}", "desk")
+    visit.page.locator("button[lang=en]").click()
+
+
+@pytest.mark.parametrize("visit", ["dark"], indirect=True)
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_walked_by_the_keyboard_alone(visit: Visit, city: City, name: str) -> None:
+    """Tab begins with the skip link, shows where it is, and is caught nowhere."""
+    visit.page.set_viewport_size(ViewportSize(width=1366, height=768))
+    go(visit.page, city, name)
+    visit.page.evaluate("document.activeElement?.blur()")
+    unseen, stops = [], 0
+    while True:
+        visit.page.keyboard.press("Tab")
+        at = visit.page.evaluate(FOCUSED)
+        if at is None:
+            break
+        stops += 1
+        assert stops < 400, "Tab never leaves the page"
+        if not at["marked"] or not at["seen"]:
+            unseen.append(at["html"])
+    assert unseen == []
