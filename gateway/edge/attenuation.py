@@ -51,6 +51,7 @@ class Attenuation:
         )
         self._suspect = np.array([-np.inf if rule is None else rule.suspect for rule in rules])
         self._fail = np.array([-np.inf if rule is None or rule.fail is None else rule.fail for rule in rules])
+        self._widest = np.maximum(self._suspect, self._fail)
         self._exempt_low = np.array(
             [-np.inf if rule is None or rule.exempt_below is None else rule.exempt_below for rule in rules]
         )
@@ -85,6 +86,8 @@ class Attenuation:
         length = self._length[rule]
         block = time // length
         rows = self._rows_of(runs.channel[run])
+        if runs.alone and np.array_equal(self._block[rows], block):
+            return places, *self._judge_within(rows, block % _SLOTS, rule, time, value)
 
         # values of one channel in one block are a segment
         heads = segment = tails = state_row = np.arange(len(places))
@@ -131,6 +134,31 @@ class Attenuation:
             return lambda: self._put(touched, *before)
 
         return places, judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule]), commit
+
+    def _judge_within(
+        self, rows: Ints, slot: Ints, rule: Ints, time: Ints, value: Floats
+    ) -> tuple[Flags, Flags, Callable[[], Callable[[], None]]]:
+        """The same for a value of each channel, in the block that ran before: only that one's bounds may change."""
+        cell = rows * _SLOTS + slot
+        before = self._low.reshape(-1)[cell], self._high.reshape(-1)[cell]
+        low, high = np.minimum(before[0], value), np.maximum(before[1], value)
+        weak, dead = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+        places = (high - low < self._widest[rule]).nonzero()[0]
+        places = places[(time - self._since[rows])[places] >= self._length[rule[places]] * _BLOCKS]
+        if len(places):
+            rule, value, each = rule[places], value[places], np.arange(len(places))
+            lows, highs = self._low[rows[places]], self._high[rows[places]]
+            lows[each, slot[places]], highs[each, slot[places]] = low[places], high[places]
+            spread = highs.max(1) - lows.min(1)
+            judged = np.isfinite(lows).sum(1) >= _FEWEST
+            judged &= (value > self._exempt_low[rule]) & (value < self._exempt_high[rule])
+            weak[places], dead[places] = judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule])
+
+        def commit() -> Callable[[], None]:
+            self._put_cells(cell, low, high)
+            return partial(self._put_cells, cell, *before)
+
+        return weak, dead, commit
 
     def judge_one(
         self, channel: int, rule: int, time: int, value: float
@@ -237,6 +265,9 @@ class Attenuation:
 
     def _put(self, rows: Ints, low: Floats, high: Floats, block: Ints, since: Ints) -> None:
         self._low[rows], self._high[rows], self._block[rows], self._since[rows] = low, high, block, since
+
+    def _put_cells(self, cell: Ints, low: Floats, high: Floats) -> None:
+        self._low.reshape(-1)[cell], self._high.reshape(-1)[cell] = low, high
 
     def _rows_of(self, channel: Ints) -> Ints:
         """The rows of channels; those that have none get one."""

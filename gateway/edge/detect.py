@@ -197,13 +197,7 @@ class Detector:
             return
         place = self._place(channel)
         first, last = int(place.min()), int(place.max())
-        some: Ints | slice = slice(first, last + 1) if last - first < _DENSE * len(place) else place
-        size = _ROWS * (last + 1 - first if isinstance(some, slice) else len(place))
-        if size > len(self._spare):
-            self._spare = np.empty(size + size // 4)  # kept, for new memory costs more than the copy
-        before = self._spare[:size].reshape(_ROWS, -1)
-        before[:] = self._state[:, some]
-        self._journal.append(partial(self._put, some, before))
+        self._remember(slice(first, last + 1) if last - first < _DENSE * len(place) else place)
 
     def undo(self) -> None:
         """Takes back what was learnt since `begin`."""
@@ -264,6 +258,21 @@ class Detector:
         self._state, self._counts = state, counts
         self._cells = memoryview(counts.reshape(-1).data)
 
+    def _remember(self, some: Ints | slice) -> None:
+        """Notes the state of some channels, if it may be taken back."""
+        if self._journal is None:
+            return
+        before = self._state[:, some]
+        if isinstance(some, slice) and not self._journal:
+            if before.size > len(self._spare):
+                self._spare = np.empty(before.size + before.size // 4)  # kept: new memory costs more than the copy
+            kept = self._spare[: before.size].reshape(before.shape)
+            kept[:] = before
+            before = kept
+        elif isinstance(some, slice):
+            before = before.copy()
+        self._journal.append(partial(self._put, some, before))
+
     def _put(self, place: Ints | slice | int, before: Floats | list[float]) -> None:
         self._state[:, place] = before
 
@@ -277,8 +286,8 @@ class Detector:
         if len(good):
             some = place[good]
             own = self._state[:, some]
-            if self._journal is not None and self._remembers:
-                self._journal.append(partial(self._put, some, own.copy()))
+            if self._remembers:
+                self._remember(some)
             factors = sensitivity[good] if isinstance(sensitivity, np.ndarray) else sensitivity
             evidence[good], alarm[good] = self._judge(own, some, None, time[good], value[good], factors)
             self._state[:, some] = own
@@ -288,8 +297,8 @@ class Detector:
         """Channels at places from the first on: their state is judged where it is, which is far cheaper."""
         some = slice(first, first + len(time))
         own = self._state[:, some]
-        if self._journal is not None and self._remembers:
-            self._journal.append(partial(self._put, some, own.copy()))
+        if self._remembers:
+            self._remember(some)
         place = np.arange(some.start, some.stop)
         others = ~(np.isfinite(value) & (time > own[_TIME]))
         if not np.count_nonzero(others):

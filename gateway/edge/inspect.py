@@ -63,6 +63,7 @@ class Inspector:
         self._channels = channels
         self._rules: Rules | None = None
         self._limits: dict[int, Limits] = {}
+        self._latest: _Limits | None = None
         self._count = 0  # channels that have a state
         self._state = np.empty((_ROWS, 0))
         self._attenuation = Attenuation()
@@ -134,25 +135,31 @@ class Inspector:
         self._diagnostics.restore(unwell, channels)
         self._undo = _nothing
 
-    def _inspect_many(self, readings: Readings) -> None:  # noqa: PLR0915 - the tests, one after another
-        rules, runs = self._channels.rules, Runs(readings.channel, single=len(readings.sensors) == 1)
-        rule = readings.rule[runs.order].astype(np.int64)  # by such numbers arrays are indexed without converting them
+    def _inspect_many(  # noqa: C901, PLR0912, PLR0915 - the tests, one after another
+        self, readings: Readings
+    ) -> None:
+        # a test first asks whether any value may fail it, for mostly none does, and then it is done
+        runs = Runs(readings.channel, single=len(readings.sensors) == 1)
+        limits = self._limits_of(readings.rule[runs.order])
         time, value = readings.time[runs.order], readings.value[runs.order]
         marks = _Marks(readings.reason[runs.order].copy())
-        state = self._state[:, runs.where].copy() if isinstance(runs.where, slice) else self._state[:, runs.where]
+        state = self._state[:, runs.where].copy() if isinstance(runs.where, slice) else self._state.take(runs.where, 1)
         last_time, last_value, value_before_last, still_since, still_value = state
 
-        missing = np.isnan(value)
-        gross = (value < rules.fail_low[rule]) | (value > rules.fail_high[rule])
-        marks.set(missing, Reason.MISSING)
-        marks.set(gross, Reason.GROSS_RANGE)
-        marks.set((value < rules.suspect_low[rule]) | (value > rules.suspect_high[rule]), Reason.SUSPECT_RANGE)
+        missing = gross = wrong = ill = gap = none = np.zeros(len(value), bool)
+        if np.count_nonzero(~((value >= limits.lowest) & (value <= limits.highest))):
+            missing, gross = np.isnan(value), (value < limits.fail_low) | (value > limits.fail_high)
+            marks.set(missing, Reason.MISSING)
+            marks.set(gross, Reason.GROSS_RANGE)
+            marks.set((value < limits.suspect_low) | (value > limits.suspect_high), Reason.SUSPECT_RANGE)
 
         # a clock far ahead must not make everything after it look late; a broken value is no reference for the next
-        wrong = gross | marks.have(Reason.SENDER_BAD)
-        ill = missing | wrong
-        sound = ~(ill | marks.have(Reason.FUTURE))
-        newer = (time > runs.spread(last_time)) & ~marks.have(Reason.OUT_OF_ORDER)
+        newer, sound = time > runs.spread(last_time), ~none
+        if marks.any():
+            wrong = gross | marks.have(Reason.SENDER_BAD)
+            ill = missing | wrong
+            sound = ~(ill | marks.have(Reason.FUTURE))
+            newer &= ~marks.have(Reason.OUT_OF_ORDER)
         if not runs.rising(time):
             newer &= runs.highest_before(time, sound & newer)
         kept = sound & newer
@@ -161,42 +168,44 @@ class Inspector:
         newer &= ~missing
 
         elapsed = time - time_before
-        gap = newer & (elapsed > rules.gap[rule]) & (time_before != NEVER)
-        marks.set(gap, Reason.GAP)
+        if np.count_nonzero(far := elapsed > limits.gap):
+            gap = newer & far & (time_before != NEVER)
+            marks.set(gap, Reason.GAP)
         with np.errstate(over="ignore"):
             change = np.abs(value - value_before)
-        if rules.turns:
-            change = np.where(rules.direction[rule], np.minimum(change, 360 - change), change)
-        minutes = np.maximum(elapsed, MINUTE) / MINUTE
-        marks.set(newer & (change > rules.step[rule] * minutes), Reason.RATE_OF_CHANGE)
-        recent = np.where(gap, np.nan, value_before)
-        places = (newer & (change > rules.unspiky[rule])).nonzero()[0]
-        if len(places):
+        if limits.turns:
+            change = np.where(limits.direction, np.minimum(change, 360 - change), change)
+        if len(places := (newer & (change > limits.step)).nonzero()[0]):
+            minutes = np.maximum(elapsed[places], MINUTE) / MINUTE
+            marks.add(places[change[places] > limits.step[places] * minutes], Reason.RATE_OF_CHANGE)
+        recent = value_before if gap is none else np.where(gap, np.nan, value_before)
+        if len(places := (newer & (change > limits.unspiky)).nonzero()[0]):
             two_before = chain.before(recent, value_before_last)
-            marks.add(_spikes(rules, rule, value, recent, two_before, places), Reason.SPIKE)
+            marks.add(_spikes(limits, value, recent, two_before, places), Reason.SPIKE)
 
         moved = newer & (value != value_before)
-        if rules.tolerates:
-            tolerance = rules.tolerance[rule]
-            self._tolerate(runs, moved, newer & (tolerance > 0), kept, value, tolerance, still_value)
+        if limits.tolerates:
+            tolerant = newer & (limits.tolerance > 0)
+            self._tolerate(runs, moved, tolerant, kept, value, limits.tolerance, still_value)
         moves = Chain(runs, moved & kept)
-        since = np.where(moved, time, moves.up_to(time, still_since))
-        unmoved = np.where(newer, time - since, 0)
-        stirring = (value <= rules.exempt_low[rule]) | (value >= rules.exempt_high[rule])
-        still = np.where(stirring, 0, unmoved)
-        marks.set(still >= rules.flat_suspect[rule], Reason.FLAT_LINE)
-        failed = wrong | (still >= rules.flat_fail[rule])
+        unmoved, failed = np.zeros(len(value)), wrong.copy()
+        if len(places := (newer & ~moved).nonzero()[0]):
+            still = unmoved[places] = (time - moves.up_to(time, still_since))[places]
+            now = value[places]
+            still[(now <= limits.exempt_low[places]) | (now >= limits.exempt_high[places])] = 0
+            marks.add(places[still >= limits.flat_suspect[places]], Reason.FLAT_LINE)
+            failed[places[still >= limits.flat_fail[places]]] = True
 
         commits = []
         if self._attenuation.any:
-            places, weak, dead, commit = self._attenuation.judge(runs, rule, time, value, kept)
+            places, weak, dead, commit = self._attenuation.judge(runs, limits.rule, time, value, kept)
             marks.add(places[weak | dead], Reason.ATTENUATED)
             failed[places[dead]] = True
             commits.append(commit)
         if self._climatology.any:
-            unusual, wrong = self._climatology.judge(rule, time, value)
-            marks.set(unusual | wrong, Reason.CLIMATOLOGY)
-            failed |= wrong
+            unusual, too_much = self._climatology.judge(limits.rule, time, value)
+            marks.set(unusual | too_much, Reason.CLIMATOLOGY)
+            failed |= too_much
         if (contradicting := contradictions(readings, runs, ill, unmoved)) is not None:
             marks.set(contradicting, Reason.CONTRADICTION)
         unwell, commit = self._diagnostics.judge(readings)
@@ -204,19 +213,25 @@ class Inspector:
             marks.set(unwell[runs.order] & ~missing, Reason.DIAGNOSTICS)
         commits.append(commit)
 
-        same_time = elapsed == 0
-        again = same_time & (value == value_before)
-        another = same_time & ~again
-        marks.set(elapsed < 0, Reason.OUT_OF_ORDER)
-        marks.set(another, Reason.DUPLICATE_TIME)
-        flag = rules.unjudged[rule]
-        against = marks.bits & ~_REMARKS
-        flag[against != 0] = SUSPECT
-        flag[failed | another] = FAIL
-        flag[missing] = MISSING
-        flag[again] = REPEATED
+        again = none
+        if np.count_nonzero(late := elapsed <= 0):
+            same_time = elapsed == 0
+            again = same_time & (value == value_before)
+            another = same_time & ~again
+            marks.set(late & ~same_time, Reason.OUT_OF_ORDER)
+            marks.set(another, Reason.DUPLICATE_TIME)
+            failed |= another
+        flag = limits.unjudged.copy()
+        if marks.any():
+            flag[(marks.bits & ~_REMARKS) != 0] = SUSPECT
+        if np.count_nonzero(failed):
+            flag[failed] = FAIL
+        if missing is not none:
+            flag[missing] = MISSING
+        if again is not none:
+            flag[again] = REPEATED
         # the last step that can fail, for it learns at once
-        places = self._unusual(runs, rule, time, value, kept & (flag != FAIL))
+        places = self._unusual(runs, limits, time, value, kept & (flag != FAIL))
         marks.add(places, Reason.UNUSUAL)
         flag[places] = SUSPECT
         readings.flag[runs.order], readings.reason[runs.order] = flag, marks.bits
@@ -225,6 +240,12 @@ class Inspector:
         new[0, runs.where], new[1, runs.where] = chain.last(time, last_time), chain.last(value, last_value)
         new[2, runs.where] = chain.last(recent, value_before_last)
         new[3, runs.where], new[4, runs.where] = moves.last(time, still_since), moves.last(value, still_value)
+
+    def _limits_of(self, rule: Indices) -> "_Limits":
+        """The limits of some values; often those of the batch before, for the same sensors send in the same order."""
+        if self._latest is None or not np.array_equal(self._latest.rule, rule):
+            self._latest = _Limits(self._channels.rules, rule)
+        return self._latest
 
     def _inspect_few(  # noqa: C901 - as above
         self, readings: Readings, channels: list[int]
@@ -303,21 +324,20 @@ class Inspector:
             other()
         self._detector.undo()
 
-    def _unusual(self, runs: Runs, rule: Ints, time: Ints, value: Floats, judged: Flags) -> Ints:
+    def _unusual(self, runs: Runs, limits: "_Limits", time: Ints, value: Floats, judged: Flags) -> Ints:
         """Places of the values at which the adaptive detector raises an alarm; it learns from all that are judged."""
-        sensitivity = self._channels.rules.sensitivity[rule]
-        places = (sensitivity > 0).nonzero()[0]
         value = np.where(judged, value, np.nan)
-        learning = np.zeros(len(runs.channel), bool)
-        learning[runs.of(places)] = True
-        self._detector.begin(runs.channel[learning])
+        if not runs.alone:
+            learning = np.zeros(len(runs.channel), bool)
+            learning[runs.of(limits.adaptive)] = True
+            self._detector.begin(runs.channel[learning])
         alarms = []
-        for some in runs.rounds(places):
+        for some in runs.rounds(limits.adaptive):
             channel = runs.channel[runs.of(some)]
-            _, alarm = self._detector.score(channel, time[some], value[some], sensitivity[some])
-            if alarm.any():
+            _, alarm = self._detector.score(channel, time[some], value[some], limits.sensitivity[some])
+            if np.count_nonzero(alarm):
                 alarms.append(some[alarm])
-        return np.concatenate(alarms) if alarms else places[:0]
+        return np.concatenate(alarms) if alarms else limits.adaptive[:0]
 
     @staticmethod
     def _tolerate(  # noqa: PLR0913, PLR0917 - columns
@@ -336,7 +356,7 @@ class Inspector:
         """Takes new rules, and gives new channels a state."""
         if self._rules is not self._channels.rules:
             self._rules = self._channels.rules
-            self._limits = {}
+            self._limits, self._latest = {}, None
             self._attenuation.set_rules(self._rules.attenuation)
             self._climatology = Climatology(self._rules.climatology)
         if (before := self._count) < (count := len(self._channels)):
@@ -346,6 +366,37 @@ class Inspector:
                 self._state = state
             self._state[:, before:count] = _NEW
             self._count = count
+
+
+class _Limits:
+    """The limits of n values, a column each; see `Rules`.
+
+    Args:
+        rules: All rules.
+        rule: int32[n], that of each value.
+
+    Attributes:
+        lowest, highest: float64[n], what is within fails no test of a range.
+        turns, tolerates: Whether one of the values is an angle, or moves only beyond a tolerance.
+        adaptive: Places of the values that the adaptive detector judges.
+    """
+
+    def __init__(self, rules: Rules, rule: Indices) -> None:
+        self.rule = rule = rule.astype(np.int64)  # by such numbers arrays are indexed without converting them
+        self.fail_low, self.fail_high = rules.fail_low[rule], rules.fail_high[rule]
+        self.suspect_low, self.suspect_high = rules.suspect_low[rule], rules.suspect_high[rule]
+        self.lowest = np.maximum(self.fail_low, self.suspect_low)
+        self.highest = np.minimum(self.fail_high, self.suspect_high)
+        self.gap, self.step = rules.gap[rule], rules.step[rule]
+        self.direction = rules.direction[rule]
+        self.turns = bool(self.direction.any())
+        self.spike, self.averages, self.unspiky = rules.spike[rule], rules.averages[rule], rules.unspiky[rule]
+        self.tolerance = rules.tolerance[rule]
+        self.tolerates = bool(self.tolerance.any())
+        self.exempt_low, self.exempt_high = rules.exempt_low[rule], rules.exempt_high[rule]
+        self.flat_suspect, self.flat_fail = rules.flat_suspect[rule], rules.flat_fail[rule]
+        self.unjudged, self.sensitivity = rules.unjudged[rule], rules.sensitivity[rule]
+        self.adaptive = (self.sensitivity > 0).nonzero()[0]
 
 
 class _Marks:
@@ -363,22 +414,24 @@ class _Marks:
         """Adds a reason to the values at some places."""
         self.bits[places] |= int(reason)
 
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(np.count_nonzero(self.bits))
+
     def have(self, reason: Reason) -> Flags:
         """Which values have a reason."""
         having: Flags = (self.bits & int(reason)) != 0
         return having
 
 
-def _spikes(  # noqa: PLR0913, PLR0917 - columns
-    rules: Rules, rule: Ints, value: Floats, before: Floats, two_before: Floats, places: Ints
-) -> Ints:
+def _spikes(limits: _Limits, value: Floats, before: Floats, two_before: Floats, places: Ints) -> Ints:
     """Those places whose values are far from the two before them."""
-    rule, value, before, two_before = rule[places], value[places], before[places], two_before[places]
+    value, before, two_before = value[places], before[places], two_before[places]
     with np.errstate(over="ignore", invalid="ignore"):
         near, far = value - before, value - two_before
         beyond = np.where(near * far > 0, np.minimum(np.abs(near), np.abs(far)), 0)
-        beyond = np.where(rules.averages[rule], np.abs(value - (before + two_before) / 2), beyond)
-        return places[beyond > rules.spike[rule]]
+        beyond = np.where(limits.averages[places], np.abs(value - (before + two_before) / 2), beyond)
+        return places[beyond > limits.spike[places]]
 
 
 def _possible(tests: Floats) -> bool:

@@ -72,7 +72,6 @@ class Rules:
         self.suspect_low, self.suspect_high = np.array([quantity.suspect or _ANY for quantity in known]).T
         self.healthy_low, self.healthy_high = np.array([quantity.healthy or _ANY for quantity in known]).T
         self.diagnostic = np.array([quantity.healthy is not None for quantity in known])
-        self.turns = bool(self.direction.any())
         self.gap = np.array([rule.gap * 1000 for rule in rules])
         self.step = _or_infinite(quantity.step for quantity in known)
         spikes = [quantity.spike for quantity in known]
@@ -83,7 +82,6 @@ class Rules:
         self.flat_suspect = np.array([flat.suspect * 1000 for flat in flats])
         self.flat_fail = _or_infinite(flat.fail for flat in flats) * 1000
         self.tolerance = np.array([flat.tolerance for flat in flats])
-        self.tolerates = bool(self.tolerance.any())
         self.exempt_low = -_or_infinite(None if flat.exempt_below is None else -flat.exempt_below for flat in flats)
         self.exempt_high = _or_infinite(flat.exempt_above for flat in flats)
         # of the adaptive detector: 0 for an angle, a diagnosis, and what no kind knows

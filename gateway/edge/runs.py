@@ -125,6 +125,11 @@ class Chain:
         self._which = which
 
     @cached_property
+    def _every(self) -> bool:
+        """Whether all are links."""
+        return bool(np.count_nonzero(self._which) == len(self._which))
+
+    @cached_property
     def _latest(self) -> Ints:
         """int64[n]: place of the latest link, up to and with each value; less than ``head`` if there is none."""
         latest: Ints = np.maximum.accumulate(np.where(self._which, np.arange(len(self._which)), -1))
@@ -151,7 +156,7 @@ class Chain:
     def last(self, column: Column[_Scalar], state: Column[_Scalar]) -> Column[_Scalar]:
         """[r]: a column's value at the last link of each run, its state where there is none."""
         if self._runs.alone:
-            return np.where(self._which, column, state)
+            return column if self._every else np.where(self._which, column, state)
         end = self._latest[self._runs.tails]
         return np.where(end >= self._runs.heads, column[end], state)
 
@@ -191,9 +196,12 @@ class Places:
 
     def of(self, channel: Ints) -> Ints:
         """The places of channels; those that have none get the next."""
-        self._make_room(int(channel.max()))
-        places = self._place[channel]
-        if (places < 0).any():
+        try:
+            places = self._place[channel]
+        except IndexError:
+            self._make_room(int(channel.max()))
+            places = self._place[channel]
+        if np.count_nonzero(places < 0):
             new = np.unique(channel[places < 0])
             first, self.count = self.count, self.count + len(new)
             self._place[new] = np.arange(first, self.count)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gateway.edge.inspect_one import Tested
-from gateway.edge.readings import Bytes, Channels, Flags, Floats, Ints, Layout, Readings, widened
+from gateway.edge.readings import Bytes, Channels, Flags, Floats, Ints, Layout, Readings, Together, widened
 from gateway.edge.runs import Runs
 
 
@@ -27,26 +27,33 @@ def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Floats) 
     if not (groups := _by_layout(readings.layouts)):
         return None
     ill = runs.backward(ill)
+    some_ill = np.count_nonzero(ill) > 0
     if any(check.same for layout, _ in groups for check in layout.checks):
         unmoved = runs.backward(unmoved)
     blamed: Flags | None = None
     for layout, rows in groups:
-        starts = readings.starts[rows]
-        well = ~ill[starts[:, None] + np.arange(len(layout.names))]
+        starts, many = readings.starts[rows], len(layout.names)
+        every = rows if isinstance(rows, slice) else starts[:, None] + np.arange(many)
+        value = readings.value[every].reshape(-1, many)
         for check in layout.checks:
-            broken = well[:, [*check.places.values()]].all(1)
-            columns = {name: readings.value[starts + place] for name, place in check.places.items()}
-            with np.errstate(all="ignore"):
-                if check.when is not None:
-                    broken &= check.when(columns)
-                if check.expect is not None:
-                    broken &= ~check.expect(columns)
+            broken = _broken(check, {name: value[:, place] for name, place in check.places.items()}, len(starts))
+            if not np.count_nonzero(broken):
+                continue
+            if some_ill:
+                broken &= ~ill[every].reshape(-1, many)[:, [*check.places.values()]].any(1)
             if check.longest is not None:
                 broken &= unmoved[starts[:, None] + np.array(check.same)].min(1) >= check.longest
-            if broken.any():
+            if np.count_nonzero(broken):
                 blamed = np.zeros(len(ill), bool) if blamed is None else blamed
                 blamed[starts[broken][:, None] + np.array(check.blamed)] = True
     return None if blamed is None else blamed[runs.order]
+
+
+def _broken(check: Together, columns: dict[str, Floats], count: int) -> Flags:
+    """Which of some messages a rule does not hold for, by their values alone."""
+    with np.errstate(all="ignore"):
+        broken = np.ones(count, bool) if check.when is None else check.when(columns)
+        return broken if check.expect is None else broken & ~check.expect(columns)
 
 
 def contradictions_of_few(readings: Readings, tested: Sequence[Tested]) -> set[int]:
