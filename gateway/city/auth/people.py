@@ -247,6 +247,9 @@ class People:
         """
         with self._database.write() as transaction:
             person = _person(transaction, person_id)
+            changes = {key: value for key, value in changes.items() if getattr(person, key) != value}
+            if not changes:
+                return person
             was = {key: getattr(person, key) for key in changes}
             for key, value in changes.items():
                 setattr(person, key, value)

@@ -265,7 +265,7 @@ export class ApiError extends Error {
   }
 }
 
-async function call<T>(path: string, init?: RequestInit): Promise<T> {
+export async function call<T>(path: string, init?: RequestInit): Promise<T> {
   const response = await fetch(path, { credentials: 'same-origin', signal: AbortSignal.timeout(15000), ...init })
   if (!response.ok) {
     const problem = (await response.json().catch(() => ({}))) as { detail?: unknown; title?: unknown }
@@ -333,6 +333,8 @@ export interface Who {
   name: string
   role: string
   person: number | null
+  districts: string[]
+  departments: string[]
   csrf: string | null
 }
 
@@ -386,10 +388,10 @@ function post(path: string, body: unknown) {
 
 export const signIn = (credentials: Credentials) => post('/api/v1/session', credentials)
 export const getWho = () => call<Who>('/api/v1/session')
-/** A POST by whoever has signed in; it repeats the session's csrf. */
-async function change<T>(path: string, body: unknown) {
-  const headers = { 'content-type': 'application/json', 'X-CSRF-Token': (await getWho()).csrf ?? '' }
-  return call<T>(path, { method: 'POST', headers, body: JSON.stringify(body) })
+/** A change by whoever has signed in; it repeats the session's csrf. */
+export async function change<T>(path: string, body: unknown, method = 'POST', more: Record<string, string> = {}) {
+  const headers = { 'content-type': 'application/json', 'X-CSRF-Token': (await getWho()).csrf ?? '', ...more }
+  return call<T>(path, { method, headers, body: JSON.stringify(body) })
 }
 
 export const getCases = (openOnly: boolean) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=500&open=${String(openOnly)}`)

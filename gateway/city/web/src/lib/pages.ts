@@ -2,6 +2,7 @@
 export const PAGES = {
   pages: ['页面', 'Pages', '페이지'],
   wall: ['总览', 'Overview', '상황판'],
+  settings: ['设置', 'Settings', '설정'],
   gateways: ['网关', 'Gateways', '게이트웨이'],
   kioskPage: ['第 {n}/{all} 页', 'page {n} of {all}', '{all}쪽 중 {n}쪽'],
   pause: ['暂停', 'Pause', '일시 정지'],
