@@ -1,14 +1,17 @@
-"""A case through the page: each role takes its steps, and is offered no others."""
+"""A case through the page, from a resident's phone to its end: each role takes its steps, and is offered no others."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
+from gateway.city.incidents.states import STEPS
 from tests.browser.conftest import served
 from tests.browser.town import City
 
@@ -58,11 +61,48 @@ class People:
         )
         return {"status": answer.status, **answer.json()}
 
-    def step(self, role: str, action: str, state: str, note: str = "") -> None:
-        """Takes a step by the page, and waits for the state that follows."""
+    def case(self, role: str) -> Page:
+        """Opens the case as a role sees it."""
         page = self.pages[role]
         page.goto("about:blank")
         page.goto(f"{self._city.url}/#/cases/1")
+        return page
+
+    def add(self, role: str, stage: str, photo: Path) -> None:
+        """Adds a photograph of a stage by the page, and waits until it is shown."""
+        page = self.case(role)
+        page.get_by_test_id(f"add-{stage}").set_input_files(photo)
+        expect(page.get_by_test_id("history").locator("li").first).to_contain_text("Add a photograph")
+        shown = page.get_by_test_id(f"photos-{stage}").locator("img").last
+        expect(shown).to_have_js_property("complete", value=True)
+        assert shown.evaluate("image => image.naturalWidth") == 900
+
+    def refused(self, action: str, *, seen: bool = True) -> None:
+        """The step is offered to those alone whom the table names; others who ask for it all the same are refused."""
+        for role in (*SIZES, "administrator"):
+            if role in STEPS[action].roles:
+                continue
+            body = {"action": action, "note": "let me"}
+            answer = self.ask(self.pages[role], "POST", "/api/v1/incidents/1/steps", body)
+            assert (answer["status"], answer["title"]) == (403, "Forbidden"), (role, action)
+            assert answer["type"] == "about:blank", "a problem detail"
+            page = self.case(role)
+            if seen or role != "department":
+                expect(page.get_by_test_id("case-state")).to_be_visible()
+            expect(page.get_by_test_id(f"do-{action}")).to_have_count(0)
+
+    def figures(self) -> dict[str, str]:
+        """What the list of cases says of how well they are dealt with."""
+        page = self.pages["viewer"]
+        page.goto("about:blank")
+        page.goto(f"{self._city.url}/#/cases")
+        expect(page.get_by_test_id("figures")).to_be_visible()
+        names = ("filing_rate", "accurate_dispatch_rate", "handled_on_time", "closed_on_time", "rework_rate")
+        return {name: page.get_by_test_id(f"figure-{name}").inner_text() for name in names}
+
+    def step(self, role: str, action: str, state: str, note: str = "") -> None:
+        """Takes a step by the page, and waits for the state that follows."""
+        page = self.case(role)
         page.get_by_test_id(f"do-{action}").click()
         if note:
             page.get_by_test_id("step").locator("textarea").fill(note)
@@ -73,52 +113,144 @@ class People:
 
 @pytest.fixture
 def city(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[City]:
-    with served(tmp_path, free_port(), "[cases]\nwatch = false\n") as city:
+    with served(tmp_path, free_port(), "[cases]\nwatch = false\npublic = true\n") as city:
         yield city
 
 
-def test_a_case_goes_its_way_through_the_page(browser: Browser, city: City, tmp_path: Path) -> None:
+@pytest.fixture
+def photos(tmp_path: Path) -> dict[str, Path]:
+    """A river that foams, and one that does not."""
+    found = {}
+    for name, colour in (("before", (150, 130, 90)), ("after", (40, 90, 160))):
+        found[name] = tmp_path / f"{name}.png"
+        Image.new("RGB", (900, 600), colour).save(found[name])
+    return found
+
+
+class Resident:
+    """Who reports something from a phone, and looks what becomes of it."""
+
+    def __init__(self, page: Page, city: City, photo: Path) -> None:
+        self.page, self._city = page, city
+        page.goto(f"{city.url}/#/report")
+        form = page.get_by_test_id("report").locator("form").first
+        form.locator("select").select_option("water")
+        form.locator("textarea").fill("The river foams below the mill")
+        form.locator("input[type=file]").set_input_files(photo)
+        form.locator("button[type=submit]").click()
+        self._receipt = page.get_by_test_id("receipt").inner_text()
+
+    def is_told(self, *stages: str) -> None:
+        """The status page shows these stages."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self._city.url}/#/report/{self._receipt}")
+        expect(self.page.get_by_test_id("report-steps").locator("li")).to_have_text(list(stages))
+
+
+def _to_verification(people: People, resident: Resident, photos: dict[str, Path]) -> None:
+    resident.is_told("Reported")
+    assert people.figures()["filing_rate"] == "\N{EN DASH}"
+    people.refused("file", seen=False)
+    people.step("operator", "file", "filed")
+    resident.is_told("Reported", "Filed")
+    assert people.figures()["filing_rate"] == "100 %"
+
+    people.refused("dispatch", seen=False)
+    people.step("dispatcher", "dispatch", "dispatched")
+    resident.is_told("Reported", "Filed", "Dispatched")
+    assert people.figures()["accurate_dispatch_rate"] == "100 %"
+
+    people.refused("accept")
+    people.step("department", "accept", "handling")
+    people.refused("handled")
+    people.add("department", "before", photos["before"])
+    people.step("department", "handled", "verifying", "the mill's valve is shut")
+    resident.is_told("Reported", "Filed", "Dispatched", "Handling", "To be verified")
+    figures = people.figures()
+    assert (figures["handled_on_time"], figures["rework_rate"]) == ("100 %", "0.0 %")
+
+
+def _sent_back_and_handled_again(people: People, photos: dict[str, Path]) -> None:
+    people.refused("reject")
+    people.step("operator", "reject", "dispatched", "it still foams")
+    assert people.figures()["rework_rate"] == "100 %"
+    people.step("department", "accept", "handling")
+    people.step("department", "ask-extension", "handling", "the laboratory answers tomorrow")
+    people.refused("approve")
+    people.step("dispatcher", "approve", "handling")
+    people.add("department", "after", photos["after"])
+    people.step("department", "handled", "verifying", "cleaned")
+
+
+def test_a_case_goes_its_way_through_the_page(
+    browser: Browser, city: City, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    with ExitStack() as stack:
+        people = People(browser, city, (tmp_path / "setup-link").read_text().strip(), stack)
+        phone = ViewportSize(width=390, height=844)
+        page = stack.enter_context(browser.new_context(viewport=phone, locale="en-GB")).new_page()
+        resident = Resident(page, city, photos["before"])
+        _to_verification(people, resident, photos)
+        _sent_back_and_handled_again(people, photos)
+
+        people.refused("confirm")
+        people.add("operator", "after", photos["after"])
+        SCREENSHOTS.mkdir(exist_ok=True)
+        for role in SIZES:
+            page = people.case(role)
+            for stage in ("before", "after"):
+                expect(page.get_by_test_id(f"photos-{stage}").locator("img")).to_have_count(2)
+            expect(page.get_by_test_id("add-before")).to_have_count(0)
+            may_add = role in {"operator", "department"}
+            expect(page.get_by_test_id("add-after")).to_have_count(1 if may_add else 0)
+            page.screenshot(path=SCREENSHOTS / f"case-photos-{role}.png")
+        people.step("operator", "confirm", "closed")
+        again = ("Dispatched", "Handling", "To be verified")
+        resident.is_told("Reported", "Filed", *again, *again, "Closed")
+        resident.page.screenshot(path=SCREENSHOTS / "case-resident.png", full_page=True)
+        assert people.figures()["closed_on_time"] == "100 %"
+        _the_history_is_shown(people.pages["viewer"])
+        assert people.complaints == []
+
+
+def _the_history_is_shown(viewer: Page) -> None:
+    expect(viewer.get_by_test_id("case-row")).to_have_count(0)
+    viewer.get_by_role("checkbox").uncheck()
+    viewer.screenshot(path=SCREENSHOTS / "case-list.png")
+    expect(viewer.get_by_test_id("case-row")).to_have_attribute("data-state", "closed")
+    expect(viewer.get_by_test_id("new-case")).to_have_count(0)
+    viewer.get_by_test_id("case-row").click()
+    expect(viewer.get_by_test_id("case")).to_contain_text("nothing for you to do")
+    history = viewer.get_by_test_id("history").locator("li")
+    for line in ("the mill's valve is shut", "it still foams", "the laboratory answers tomorrow", "Approve"):
+        expect(history.filter(has_text=line)).to_have_count(1)
+    for language in ("zh", "ko"):
+        viewer.get_by_test_id(f"lang-{language}").click()
+        expect(viewer.get_by_test_id("case")).not_to_contain_text("nothing for you to do")
+        viewer.screenshot(path=SCREENSHOTS / f"case-{language}.png")
+
+
+def test_a_step_that_is_not_for_a_role_is_refused_in_words(browser: Browser, city: City, tmp_path: Path) -> None:
     with ExitStack() as stack:
         people = People(browser, city, (tmp_path / "setup-link").read_text().strip(), stack)
         operator = people.pages["operator"]
         operator.get_by_test_id("place-cases").click()
         form = operator.get_by_test_id("new-case")
         form.locator("select").select_option("water")
-        form.locator("input").fill("The river foams below the mill")
+        form.locator("input").fill("The river foams")
         form.locator("button").click()
-        expect(operator.get_by_test_id("case")).to_contain_text("foams")
-        assert operator.url.endswith("#/cases/1")
-
         people.step("operator", "file", "filed")
+
+        def tampered(route: Route) -> None:
+            case = route.fetch().json()
+            route.fulfill(json={**case, "allowed": [*case["allowed"], "dispatch"]})
+
+        case = re.compile(r"/api/v1/incidents/1$")
+        operator.route(case, tampered, times=1)
+        people.case("operator").get_by_test_id("do-dispatch").click()
+        operator.get_by_test_id("step").locator(".go").click()
+        refusal = operator.get_by_test_id("case").get_by_role("alert")
+        expect(refusal).to_contain_text("Your role may not do this. 'dispatch' is for: administrator, dispatcher")
         expect(operator.get_by_test_id("do-dispatch")).to_have_count(0)
-        refused = people.ask(operator, "POST", "/api/v1/incidents/1/steps", {"action": "dispatch"})
-        assert refused["status"] == 403
-
-        people.step("dispatcher", "dispatch", "dispatched")
-        people.step("department", "accept", "handling")
-        people.step("department", "handled", "verifying", "the mill's valve is shut")
-        SCREENSHOTS.mkdir(exist_ok=True)
-        people.pages["department"].screenshot(path=SCREENSHOTS / "case-phone.png")
-        people.step("operator", "reject", "dispatched", "it still foams")
-        people.step("department", "accept", "handling")
-        people.step("department", "ask-extension", "handling", "the laboratory answers tomorrow")
-        people.step("dispatcher", "approve", "handling")
-        people.step("department", "handled", "verifying", "cleaned")
-        people.pages["dispatcher"].screenshot(path=SCREENSHOTS / "case-wall.png")
-        people.step("operator", "confirm", "closed")
-
-        viewer = people.pages["viewer"]
-        viewer.get_by_test_id("place-cases").click()
-        expect(viewer.get_by_test_id("case-row")).to_have_count(0)
-        viewer.get_by_role("checkbox").uncheck()
-        expect(viewer.get_by_test_id("case-row")).to_have_attribute("data-state", "closed")
-        expect(viewer.get_by_test_id("figures")).to_contain_text("100 %")
-        expect(viewer.get_by_test_id("new-case")).to_have_count(0)
-        viewer.get_by_test_id("case-row").click()
-        expect(viewer.get_by_test_id("case")).to_contain_text("nothing for you to do")
-        operator.screenshot(path=SCREENSHOTS / "case-desk.png")
-        for language in ("zh", "ko"):
-            viewer.get_by_test_id(f"lang-{language}").click()
-            expect(viewer.get_by_test_id("case")).not_to_contain_text("nothing for you to do")
-            viewer.screenshot(path=SCREENSHOTS / f"case-{language}.png")
-        assert people.complaints == []
+        expect(operator.get_by_test_id("case-state")).to_have_attribute("data-state", "filed")
+        operator.screenshot(path=SCREENSHOTS / "case-refused.png")

@@ -10,7 +10,7 @@ from gateway.city.database.engine import Database
 from gateway.city.database.tables import Incident
 from gateway.city.incidents.cases import Cases, Report, Wish
 from gateway.city.incidents.classes import load
-from gateway.city.incidents.states import APPROVED, STEPS, State
+from gateway.city.incidents.states import APPROVED, PHOTOS, STEPS, State
 from gateway.city.problems import ProblemError
 from tests.city.conftest import city_config
 
@@ -124,6 +124,29 @@ def test_what_is_asked_for_needs_the_answer_of_a_dispatcher_who_did_not_ask(
     assert after.state == (target if answer == "approve" else state)
     assert after.asked is None
     assert after.steps[-1].detail["by"] == "asker"
+
+
+@pytest.mark.parametrize(
+    ("stage", "states", "roles"), [("before", {R, F, D, H}, {O, P, T, A}), ("after", {H, V}, {O, T, A})]
+)
+def test_photographs_are_added_in_their_states_by_their_roles_alone(
+    cases: Cases, stage: str, states: set[State], roles: set[str]
+) -> None:
+    assert PHOTOS.keys() == {"before", "after"}
+    for state in State:
+        for role in Role:
+            number = _case(cases, state)
+            right = state in states and role.value in roles
+            assert (stage in cases.may_add(_caller(role), cases.one(_caller(A), number))) == right, (state, role)
+            if right:
+                after = cases.add_staff_photo(_caller(role), number, stage, b"jpeg")
+                assert after.steps[-1].detail["stage"] == stage
+                assert [photo.who for photo in cases.photos(number)] == [role.value]
+            else:
+                with pytest.raises(ProblemError) as refused:
+                    cases.add_staff_photo(_caller(role), number, stage, b"jpeg")
+                assert refused.value.status in {403, 409}, (state, role)
+                assert cases.photos(number) == []
 
 
 def test_every_request_has_an_outcome() -> None:

@@ -14,9 +14,11 @@ from fastapi import FastAPI
 from gateway.city.auth import people
 from gateway.city.incidents import cases as steps
 from gateway.city.incidents.classes import ClassesError, load
+from gateway.city.incidents.photo import MAX_BYTES
 from gateway.config import ConfigError
 from tests.city.conftest import both_databases, city_config, running
 from tests.city.signed_in import administrator, person
+from tests.city.test_reports import picture
 
 HOUR = 3_600_000
 EAST, WEST = (30.1, 119.8), (30.1, 119.2)
@@ -114,6 +116,32 @@ async def test_verification_sends_back_what_is_not_done(town: Town) -> None:
     after = await town.step("operator", number, "reject", note="it still foams")
     assert (after["state"], after["reworks"]) == ("dispatched", 1)
     assert (await town.way(number, "accept", "handled", "confirm"))["state"] == "closed"
+
+
+async def test_staff_show_before_and_after(town: Town) -> None:
+    number = await town.opened()
+    await town.way(number, "file", "dispatch", "accept")
+    path = f"/api/v1/incidents/{number}/photos"
+    for who, stage, status in (
+        ("viewer", "before", 403),
+        ("traffic", "before", 404),  # another department's
+        ("dispatcher", "after", 403),
+        ("water", "before", 201),
+        ("water", "after", 201),
+        ("operator", "later", 422),
+    ):
+        answer = await town[who].post(path, params={"stage": stage}, content=picture(size=(40, 20)))
+        assert answer.status_code == status, (who, stage, answer.text)
+    assert (await town["water"].post(path, params={"stage": "after"}, content=b"GIF89a")).status_code == 422
+    assert (await town["water"].post(path, params={"stage": "after"}, content=bytes(MAX_BYTES + 1))).status_code == 413
+    forged = await town["water"].post(path, params={"stage": "after"}, content=b"", headers={"X-CSRF-Token": "x"})
+    assert forged.status_code == 403
+    case = (await town["viewer"].get(f"/api/v1/incidents/{number}")).json()
+    assert [(photo["stage"], photo["who"]) for photo in case["photos"]] == [("before", "water"), ("after", "water")]
+    assert [step["detail"]["stage"] for step in case["steps"] if step["action"] == "photo"] == ["before", "after"]
+    shown = await town["viewer"].get(f"{path}/{case['photos'][0]['id']}")
+    assert b"MAKER-OF-THE-CAMERA" not in shown.content
+    assert (await town["traffic"].get(f"{path}/{case['photos'][0]['id']}")).status_code == 404
 
 
 async def test_time_runs_by_stage_and_is_said_to_run_out_before_it_does(town: Town) -> None:

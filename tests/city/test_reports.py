@@ -68,7 +68,7 @@ async def test_a_report_is_a_case_whose_receipt_shows_what_becomes_of_it(
         assert "Wang" not in status.text
         assert "admin" not in status.text
         detail = (await viewer.get("/api/v1/incidents/1")).json()
-        path = f"/api/v1/incidents/1/photos/{detail['photos'][0]}"
+        path = f"/api/v1/incidents/1/photos/{detail['photos'][0]['id']}"
         shown = await viewer.get(path)
         assert (shown.headers["content-type"], shown.status_code) == ("image/jpeg", 200)
         assert (await resident.get(path)).status_code == 401

@@ -1,10 +1,12 @@
 """Cases: list, look, open, act; classes and figures."""
 
+import asyncio
 import dataclasses
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from gateway.city.api import picture
 from gateway.city.api.context import Asking, Reader
 from gateway.city.auth.people import now_ms
 from gateway.city.database.tables import Incident
@@ -20,6 +22,8 @@ from gateway.city.incidents.models import (
     ClassOut,
     DepartmentOut,
     FiguresOut,
+    PhotoOut,
+    Stage,
     StepIn,
 )
 from gateway.city.incidents.states import OPEN, State
@@ -92,6 +96,21 @@ def take_step(here: Reader, caller: Asking, incident_id: int, body: StepIn) -> C
     return _detail(here.cases, caller, here.cases.act(caller, _id(incident_id), wish))
 
 
+@router.post(
+    "/incidents/{incident_id}/photos", status_code=201, responses={409: {}, 413: {}}, openapi_extra=picture.BODY
+)
+async def add_photo(here: Reader, caller: Asking, request: Request, incident_id: int, stage: Stage) -> CaseDetail:
+    """Adds a photograph (JPEG, PNG or WebP, 12 MiB) to a case, of before it was handled or of after.
+
+    It is written anew as a JPEG of at most 1600 pixels a side; position and device, if the camera wrote them in, are
+    gone. The history names who added it.
+    """
+    await asyncio.to_thread(here.cases.one, caller, _id(incident_id))
+    jpeg = await picture.received(request)
+    case = await asyncio.to_thread(here.cases.add_staff_photo, caller, incident_id, stage, jpeg)
+    return await asyncio.to_thread(_detail, here.cases, caller, case)
+
+
 @router.get("/incidents/{incident_id}/photos/{photo_id}", response_class=_Jpeg)
 def incident_photo(here: Reader, caller: Asking, incident_id: int, photo_id: int) -> Response:
     """A photograph of a case."""
@@ -158,5 +177,14 @@ def _detail(cases: Cases, caller: Asking, case: Incident) -> CaseDetail:
         )
         for step in case.steps
     ]
-    more = {"allowed": cases.allowed(caller, case), "photos": cases.photos(case.id), "steps": steps}
+    photos = [
+        PhotoOut.model_validate({"id": photo.id, "stage": photo.stage, "time": iso(photo.time), "who": photo.who})
+        for photo in cases.photos(case.id)
+    ]
+    more = {
+        "allowed": cases.allowed(caller, case),
+        "may_add": cases.may_add(caller, case),
+        "photos": photos,
+        "steps": steps,
+    }
     return CaseDetail.model_validate({**_fields(cases, case), **more})

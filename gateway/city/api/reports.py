@@ -7,17 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from gateway.city.access import address
+from gateway.city.api import picture
 from gateway.city.api.context import Anyone, Context
 from gateway.city.incidents.cases import Report
 from gateway.city.incidents.models import PublicClass, PublicClasses, ReceiptOut, ReportIn, ReportOut
-from gateway.city.incidents.photo import MAX_BYTES, PhotoError, rewritten
 from gateway.city.incidents.states import State
 from gateway.city.models import iso
 from gateway.city.problems import ProblemError
 
 router = APIRouter(prefix="/api/v1", tags=["reports"])
 _CLOSED = "This city view takes no reports from the public; see public in [cases]."
-_PICTURES = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in ("jpeg", "png", "webp")}
 Receipt = Annotated[str, Path(max_length=32, description="the receipt number", examples=["7F3K-92QX-M4TD"])]
 
 
@@ -52,7 +51,7 @@ def report(here: Anyone, request: Request, body: ReportIn) -> ReceiptOut:
     "/reports/{receipt}/photo",
     status_code=204,
     responses={404: {}, 409: {}, 413: {}},
-    openapi_extra={"requestBody": {"required": True, "content": _PICTURES}},
+    openapi_extra=picture.BODY,
 )
 async def report_photo(here: Anyone, request: Request, receipt: Receipt) -> None:
     """Adds a photograph (JPEG, PNG or WebP, 12 MiB) to a report: three at most, within a quarter of an hour.
@@ -62,17 +61,7 @@ async def report_photo(here: Anyone, request: Request, receipt: Receipt) -> None
     """
     _refuse_when_closed(here)
     await asyncio.to_thread(here.cases.of, receipt)
-    parts, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BYTES:
-            raise ProblemError(413, f"The photograph is larger than {MAX_BYTES // 2**20} MiB.")
-        parts.append(chunk)
-    try:
-        jpeg = await asyncio.to_thread(rewritten, b"".join(parts))
-    except PhotoError as error:
-        raise ProblemError(422, f"The photograph cannot be taken: {error}.") from error
-    await asyncio.to_thread(here.cases.add_photo, receipt, jpeg)
+    await asyncio.to_thread(here.cases.add_photo, receipt, await picture.received(request))
 
 
 @router.get("/reports/{receipt}", responses={404: {}})

@@ -62,6 +62,7 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "POST /api/v1/incidents": DESK,
     "GET /api/v1/incidents/{incident_id}": SIGNED_IN,
     "POST /api/v1/incidents/{incident_id}/steps": WORKERS,  # each step has its own roles, see gateway.city.incidents
+    "POST /api/v1/incidents/{incident_id}/photos": WORKERS,  # by stage, as the steps
     "GET /api/v1/incidents/{incident_id}/photos/{photo_id}": SIGNED_IN,
     "GET /api/v1/report-classes": EVERYONE,
     "POST /api/v1/reports": EVERYONE,

@@ -143,11 +143,13 @@ class IncidentEvent(Base):
 
 
 class IncidentPhoto(Base):
-    """A photograph that came with a report, written anew as JPEG."""
+    """A photograph of a case, written anew as JPEG."""
 
     __tablename__ = "incident_photo"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     incident_id: Mapped[int] = mapped_column(ForeignKey("incident.id"), index=True)
     time: Mapped[int] = mapped_column(BigInteger)
+    stage: Mapped[str] = mapped_column(String(16))  # report, before or after
+    who: Mapped[str] = mapped_column(String(200))
     jpeg: Mapped[bytes] = mapped_column(LargeBinary)

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, select
+from sqlalchemy import ColumnElement, and_, false, func, select
 from sqlalchemy.orm import Session as Transaction
 from sqlalchemy.orm import selectinload
 
@@ -13,13 +13,14 @@ from gateway.city.auth.rights import Caller, Role
 from gateway.city.database.engine import Database
 from gateway.city.database.tables import Incident, IncidentEvent, IncidentPhoto, IncidentStep
 from gateway.city.incidents.classes import Class, Classes
-from gateway.city.incidents.states import APPROVED, ENDED, OPEN, STEPS, State, possible
+from gateway.city.incidents.states import APPROVED, ENDED, OPEN, PHOTOS, STEPS, State, Step, possible
 from gateway.city.problems import ProblemError
 
 VIEW = "citygate"
 """Who files, dispatches and closes what needs nobody."""
 _ANYBODY = Caller("public", Role.VIEWER, "")
 _PHOTOS, _PHOTO_MS = 3, 900_000
+_STAFF_PHOTOS = 20
 _LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is easily mistaken for another
 
 
@@ -57,6 +58,16 @@ class Wish:
     hours: float | None = None
     into: int | None = None
     entered: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Photo:
+    """What is known of a photograph; ``stage`` is ``report``, ``before`` or ``after``."""
+
+    id: int
+    stage: str
+    time: int
+    who: str
 
 
 class Cases:
@@ -130,16 +141,43 @@ class Cases:
         """
         found = self.of(receipt)
         with self.database.write() as transaction:
-            _get(transaction, _ANYBODY, found.id, lock=True)
-            number = len(_photos(transaction, found.id))
-            if found.source != "public" or number >= _PHOTOS or now_ms() - found.opened > _PHOTO_MS:
+            case = _get(transaction, _ANYBODY, found.id, lock=True)
+            number = _count(transaction, case.id, "report")
+            if case.source != "public" or number >= _PHOTOS or now_ms() - case.opened > _PHOTO_MS:
                 raise ProblemError(409, "A report takes three photographs, within a quarter of an hour.")
-            transaction.add(IncidentPhoto(incident_id=found.id, time=now_ms(), jpeg=jpeg))
+            _keep(transaction, case, _ANYBODY.name, "report", jpeg)
 
-    def photos(self, incident_id: int) -> list[int]:
-        """The ids of a case's photographs."""
+    def add_staff_photo(self, caller: Caller, incident_id: int, stage: str, jpeg: bytes) -> Incident:
+        """Adds a photograph of before or of after to a case.
+
+        Raises:
+            ProblemError: 403 if it is not for the caller's role, 404 without such a case, 409 in the wrong state or
+                with too many.
+        """
+        _refuse_role(stage, PHOTOS[stage], caller)
+        with self.database.write() as transaction:
+            case = _get(transaction, caller, incident_id, lock=True)
+            if State(case.state) not in PHOTOS[stage].sources:
+                raise ProblemError(409, f"A photograph of '{stage}' cannot be added to a case that is {case.state}.")
+            if _count(transaction, case.id, stage) >= _STAFF_PHOTOS:
+                raise ProblemError(409, f"The case has {_STAFF_PHOTOS} photographs of '{stage}' already.")
+            _keep(transaction, case, caller.name, stage, jpeg)
+        return self.one(caller, incident_id)
+
+    def photos(self, incident_id: int) -> list[Photo]:
+        """A case's photographs, oldest first."""
+        table = IncidentPhoto
+        wanted = select(table.id, table.stage, table.time, table.who).where(table.incident_id == incident_id)
         with self.database.read() as transaction:
-            return _photos(transaction, incident_id)
+            return [Photo(*row) for row in transaction.execute(wanted.order_by(table.id))]
+
+    def may_add(self, caller: Caller, incident: Incident) -> list[str]:
+        """The stages of which the caller may add photographs now."""
+        return [
+            stage
+            for stage, step in PHOTOS.items()
+            if State(incident.state) in step.sources and caller.role in step.roles
+        ]
 
     def photo(self, caller: Caller, incident_id: int, photo_id: int) -> bytes:
         """A photograph, as JPEG.
@@ -217,8 +255,7 @@ class Cases:
         step = STEPS.get(wish.action)
         if step is None:
             raise ProblemError(422, f"There is no step '{wish.action}'; there are: {', '.join(STEPS)}.")
-        if caller.role not in step.roles:
-            raise ProblemError(403, f"'{wish.action}' is for: {', '.join(sorted(step.roles))}; you are {caller.role}.")
+        _refuse_role(wish.action, step, caller)
         if step.note and not wish.note.strip():
             raise ProblemError(422, f"'{wish.action}' needs a note that says why.")
         with self.database.write() as transaction:
@@ -358,9 +395,22 @@ def _seen_by(caller: Caller) -> ColumnElement[bool]:
     return and_(*rules)
 
 
-def _photos(transaction: Transaction, incident_id: int) -> list[int]:
-    wanted = select(IncidentPhoto.id).where(IncidentPhoto.incident_id == incident_id).order_by(IncidentPhoto.id)
-    return list(transaction.scalars(wanted))
+def _refuse_role(action: str, step: Step, caller: Caller) -> None:
+    if caller.role not in step.roles:
+        raise ProblemError(403, f"'{action}' is for: {', '.join(sorted(step.roles))}; you are {caller.role}.")
+
+
+def _count(transaction: Transaction, incident_id: int, stage: str) -> int:
+    wanted = select(func.count()).where(IncidentPhoto.incident_id == incident_id, IncidentPhoto.stage == stage)
+    return transaction.scalar(wanted) or 0
+
+
+def _keep(transaction: Transaction, case: Incident, who: str, stage: str, jpeg: bytes) -> None:
+    now = now_ms()
+    photo = IncidentPhoto(incident_id=case.id, time=now, stage=stage, who=who, jpeg=jpeg)
+    transaction.add(photo)
+    transaction.flush()
+    _remember(transaction, case, who, "photo", now, "", {"photo": photo.id, "stage": stage})
 
 
 def _seeing_all(caller: Caller) -> Caller:

@@ -8,6 +8,7 @@ from gateway.city.incidents.states import State
 from sensors.kinds import Title
 
 Source = Literal["event", "fault", "public", "patrol", "hand"]
+Stage = Literal["before", "after"]
 Status = Literal["in time", "running out", "late", "paused", "ended"]
 _Note = Annotated[str, Field(max_length=4000)]
 
@@ -103,11 +104,21 @@ class CaseStep(BaseModel):
     detail: dict[str, Any]
 
 
+class PhotoOut(BaseModel):
+    """A photograph of a case; itself it is at ``photos/{id}`` of the case."""
+
+    id: int
+    stage: Literal["report", "before", "after"]
+    time: str
+    who: str
+
+
 class CaseDetail(CaseOut):
     """A case with its history."""
 
     allowed: list[str] = Field(description="the steps that you may take now")
-    photos: list[int] = Field(description="ids of its photographs")
+    may_add: list[Stage] = Field(description="the stages of which you may add photographs now")
+    photos: list[PhotoOut]
     steps: list[CaseStep]
 
 

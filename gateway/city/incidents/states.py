@@ -71,6 +71,12 @@ STEPS: dict[str, Step] = {
     "decline": Step(OPEN, None, _DISPATCH, note=True),
 }
 
+PHOTOS: dict[str, Step] = {
+    "before": Step(frozenset({State.REPORTED, State.FILED}) | _AT_WORK, None, _ASK),
+    "after": Step(frozenset({State.HANDLING, State.VERIFYING}), None, _DEPARTMENT | _VERIFY),
+}
+"""Photographs that staff add to a case, of before and of after: when, and who."""
+
 APPROVED: dict[str, State | None] = {
     "return": State.FILED,
     "void": State.VOID,

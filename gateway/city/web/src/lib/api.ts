@@ -362,9 +362,13 @@ export interface Case {
   asked: { what: 'return' | 'void' | 'extension' | 'deferral'; by: string; note: string; hours: number | null } | null
 }
 
+/** Of what staff add photographs. */
+export type Stage = 'before' | 'after'
+
 export interface CaseDetail extends Case {
   allowed: string[]
-  photos: number[]
+  may_add: Stage[]
+  photos: { id: number; stage: Stage | 'report'; time: string; who: string }[]
   steps: { time: string; who: string; action: string; state: CaseState; note: string; detail: Record<string, unknown> }[]
 }
 
@@ -373,12 +377,21 @@ export interface CaseClasses {
   departments: { department: string; title: Title }[]
 }
 
-export interface Figures {
-  days: number
-  by_state: Record<CaseState, number>
+/** Shares from 0 to 1, null where nothing is counted. */
+export interface Shares {
+  reported: number
+  filing_rate: number | null
+  accurate_dispatch_rate: number | null
+  handled_on_time: number | null
   closed_on_time: number | null
   rework_rate: number | null
   hours_per_case: number | null
+  closed_by_themselves: number
+}
+
+export interface Figures extends Shares {
+  days: number
+  by_state: Record<CaseState, number>
   goal_hours: number
 }
 
@@ -400,6 +413,13 @@ export const getCaseClasses = () => call<CaseClasses>('/api/v1/incident-classes'
 export const getFigures = () => call<Figures>('/api/v1/incident-figures')
 export const openCase = (kind: string, text: string) => change<CaseDetail>('/api/v1/incidents', { kind, text })
 export const takeStep = (id: number, step: Record<string, unknown>) => change<CaseDetail>(`/api/v1/incidents/${id}/steps`, step)
+export const addPhoto = async (id: number, stage: Stage, photo: Blob) =>
+  call<CaseDetail>(`/api/v1/incidents/${id}/photos?stage=${stage}`, {
+    method: 'POST',
+    headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' },
+    body: photo,
+    signal: AbortSignal.timeout(60_000),
+  })
 export const signOut = async () =>
   call<unknown>('/api/v1/session', { method: 'DELETE', headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' } })
 export const acknowledge = (id: string, by: string, csrf: string | null) =>

@@ -1,5 +1,5 @@
 /** Words of cases in three languages: zh, en, ko. */
-import type { CaseState, CaseStatus } from './api'
+import type { CaseState, CaseStatus, Stage } from './api'
 
 type Words = [zh: string, en: string, ko: string]
 
@@ -44,6 +44,7 @@ export const ACTIONS: Record<string, Words> = {
   'ask-deferral': ['申请缓办', 'Ask to defer it', '보류 요청'],
   approve: ['批准', 'Approve', '승인'],
   decline: ['驳回', 'Decline', '거절'],
+  photo: ['上传照片', 'Add a photograph', '사진 추가'],
   graver: ['等级上升', 'Became graver', '등급 상승'],
   over: ['原因消除', 'Over by itself', '자동 종결'],
 }
@@ -53,6 +54,24 @@ export const ASKED: Record<'return' | 'void' | 'extension' | 'deferral', Words> 
   void: ['申请作废', 'asks to void it', '무효 요청'],
   extension: ['申请延期', 'asks for more time', '연장 요청'],
   deferral: ['申请缓办', 'asks to defer it', '보류 요청'],
+}
+
+/** How well cases are dealt with; the names are those of GB/T 30428. */
+export const FIGURES: Record<'reported' | 'filing_rate' | 'accurate_dispatch_rate' | 'handled_on_time' | 'closed_on_time' | 'rework_rate' | 'hours_per_case' | 'closed_by_themselves', Words> = {
+  reported: ['案件数', 'Cases', '사건 수'],
+  filing_rate: ['立案率', 'Filed', '등록률'],
+  accurate_dispatch_rate: ['准确派遣率', 'Dispatched right', '정확 배정률'],
+  handled_on_time: ['按期处置率', 'Handled on time', '기한 내 처리율'],
+  closed_on_time: ['按期结案率', 'Closed on time', '기한 내 종결률'],
+  rework_rate: ['返工率', 'Rework', '재처리율'],
+  hours_per_case: ['每案用时', 'Hours a case', '건당 시간'],
+  closed_by_themselves: ['自行结案', 'Closed by themselves', '자동 종결'],
+}
+
+/** Before and after, over the photographs that stand side by side. */
+export const STAGES: Record<Stage, Words> = {
+  before: ['处置前', 'Before', '처리 전'],
+  after: ['处置后', 'After', '처리 후'],
 }
 
 /** Steps that need a reason, hours, a department, or another case. */

@@ -8,6 +8,9 @@ export function number(value: number | null | undefined, decimals = 1): string {
   return size >= 10000 ? digits.replace(/\B(?=(\d{3})+$)/g, '\u202f') : digits
 }
 
+/** A share from 0 to 1 in percent. */
+export const share = (value: number | null): string => (value === null ? '–' : `${number(value * 100)} %`)
+
 /** Bytes in the largest binary unit that leaves at least one whole digit. */
 export function bytes(value: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
