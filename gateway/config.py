@@ -502,7 +502,10 @@ class StoreSection(_Secrets):
 
     type: Literal["embedded", "influxdb1", "influxdb2"] = Field("embedded", description="the store behind the view")
     path: Path = Field(Path("data/city.db"), description="file of the embedded store; relative to this file")
-    retention: Duration = Field(30 * 86400.0, description="how long the embedded store keeps readings")
+    retention: Duration = Field(30 * 86400.0, description="how long the embedded store keeps single readings")
+    hourly_retention: Duration = Field(
+        730 * 86400.0, description="how long the embedded store keeps means, extremes and flags by the hour"
+    )
     url: str = Field("http://127.0.0.1:8086", description="InfluxDB's address")
     database: str = Field("city", description="database (or bucket) to read by InfluxQL")
     username: str | None = Field(None, description="user (influxdb1)")

@@ -145,7 +145,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
 
 def _store(config: StoreSection) -> Store:
     if config.type == "embedded":
-        return EmbeddedStore(config.path, config.retention)
+        return EmbeddedStore(config.path, config.retention, config.hourly_retention)
     return InfluxStore(config)
 
 

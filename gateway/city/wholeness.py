@@ -10,6 +10,7 @@ from gateway.city.store.base import MISSING, SensorKey, Store, worst
 LINK = frozenset({"battery", "rssi", "snr", "margin", "linkquality", "lost_uplinks"})
 """Quantities that a sensor says of itself and of its link: they may come while it measures nothing."""
 _STEPS = 1000
+_HOUR_MS = 3_600_000
 _GAPS = 50
 
 
@@ -24,7 +25,8 @@ class Gap(BaseModel):
 class Wholeness(BaseModel):
     """How much of a period a sensor has readings of.
 
-    A period is cut into steps of two intervals, or longer ones where that would be more than a thousand.
+    A period is cut into steps of two intervals, or longer ones where that would be more than a thousand; whole hours
+    where they are longer than half of one.
     """
 
     id: str
@@ -49,6 +51,8 @@ async def look(store: Store, sensor: SensorOut, start: int, end: int) -> Wholene
     firsts = [found[0].time for name in measured if (found := await store.page(key, name, 0, end, 1))]
     start = max(start, min(firsts, default=start))
     step = max(round(2000 * sensor.interval_s), -(-(end - start) // _STEPS), 1)
+    if step > _HOUR_MS // 2:
+        step = -(-step // _HOUR_MS) * _HOUR_MS
     seen: dict[int, list[int]] = {}
     for name in measured:
         for bucket in await store.buckets(key, name, start, end, step, direction=False):

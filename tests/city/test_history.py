@@ -82,6 +82,33 @@ async def test_a_chart_gets_no_more_points_than_it_asks_for(client: httpx.AsyncC
     assert [point[0] for point in hourly["points"]] == [end - n * HOUR for n in (4, 3, 2, 1)]
 
 
+async def test_a_chart_that_asks_for_nothing_gets_a_bounded_answer_that_keeps_the_peak(
+    client: httpx.AsyncClient, now: int
+) -> None:
+    times = [now - n * 1000 for n in range(4000)]
+    await write(client, *(f"{AIR} pm25={999 if at == times[1234] else 5} {at}" for at in times))
+    span: dict[str, str | int] = {"quantity": "pm25", "start": now - 2 * HOUR, "end": now + 1}
+    series = (await client.get(f"/api/v1/sensors/{ID}/series", params=span)).json()
+    assert (series["step"], len(series["points"]) <= 2000) == (5.0, True)
+    assert max(point[4] for point in series["points"]) == 999
+
+
+async def test_what_is_older_than_single_readings_comes_by_the_hour(
+    client: httpx.AsyncClient, app: FastAPI, now: int
+) -> None:
+    then = now // HOUR * HOUR - 40 * 24 * HOUR
+    await write(client, *(f"{AIR} pm25={n} {then + n * MINUTE}" for n in range(120)), f"{AIR} pm25=7 {now}")
+    await app.state.context.view.store.prune(now - 30 * 24 * HOUR, 0)
+    span: dict[str, str | int] = {"quantity": "pm25", "start": then, "end": then + 24 * HOUR}
+    for asked, step, means in (
+        ({}, 3600, [29.5, 89.5]),
+        ({"step": 60}, 3600, [29.5, 89.5]),
+        ({"step": 86_400}, 86_400, [59.5]),
+    ):
+        series = (await client.get(f"/api/v1/sensors/{ID}/series", params={**span, **asked})).json()
+        assert (series["step"], [point[1] for point in series["points"]]) == (step, means)
+
+
 async def test_days_begin_where_the_viewer_lives(client: httpx.AsyncClient) -> None:
     midnight = 1_700_000_000_000 // 86_400_000 * 86_400_000 - 8 * HOUR  # in UTC+8
     await write(client, *(f"{AIR} pm25={day} {midnight + day * 24 * HOUR + HOUR}" for day in range(2)))

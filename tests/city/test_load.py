@@ -41,7 +41,8 @@ def _by_key(sensors: list[LatestSensor]) -> dict[SensorKey, LatestSensor]:
 @pytest.mark.parametrize("seed", range(5))
 async def test_the_newest_readings_that_writes_carry_on_are_those_in_the_file(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - no secret
-    start = time.time_ns() // 10**6 - 60_000
+    hour = 3_600_000
+    start = time.time_ns() // 10**6 // hour * hour - 10 * hour
     async with _opened(tmp_path / "city.db") as store:
         assert await store.latest() == []
         for _ in range(60):
@@ -50,13 +51,13 @@ async def test_the_newest_readings_that_writes_carry_on_are_those_in_the_file(tm
                 for name in chance.sample(("pm25", "pm10", "o3"), chance.randint(1, 3))
             ]
             tags = f"gateway=g{chance.randint(1, 2)},site=s,sensor=air-{chance.randint(1, 4)}"
-            await _store(store, f"air,{tags} {','.join(fields)} {start + chance.randint(0, 8) * 1000}")
+            await _store(store, f"air,{tags} {','.join(fields)} {start + chance.randint(0, 8) * hour}")
             if chance.random() < 0.05:
-                await store.prune(start + chance.randint(0, 4) * 1000)
+                await store.prune(start + chance.randint(0, 4) * hour, 0)
         carried = _by_key(await store.latest())
         async with _opened(tmp_path / "city.db") as fresh:
             assert carried == _by_key(await fresh.latest())
-        await store.prune(start + 9000)
+        await store.prune(start + 9 * hour, 0)
         assert await store.latest() == []
 
 

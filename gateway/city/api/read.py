@@ -29,10 +29,19 @@ from gateway.city.models import (
 )
 from gateway.city.problems import HEALTH, ProblemError
 from gateway.city.rendered import render
-from gateway.city.store.base import MAX_POINTS, LatestSensor, SensorKey, Store, TooManyPointsError
+from gateway.city.store.base import (
+    MAX_POINTS,
+    Bucket,
+    LatestSensor,
+    Reading,
+    SensorKey,
+    Store,
+    TooManyPointsError,
+)
 
 router = APIRouter()
-_HOUR_MS = 3_600_000
+_HOUR_MS, _HOUR_S = 3_600_000, 3600.0
+_MOST = 2000
 _SENSOR_EVENTS = 50
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 _TIME_LIMIT_MS = 9_000_000_000_000  # beyond any time that InfluxDB can hold
@@ -149,39 +158,38 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
         float | None, Query(ge=0.001, le=366 * 86400, description="seconds of a bucket; none for raw", examples=[3600])
     ] = None,
     most: Annotated[
-        int | None, Query(ge=10, le=10_000, description="most points; the step is made as long as that takes")
+        int | None,
+        Query(ge=10, le=10_000, description="most points; the step is made as long as that takes; 2000 without a step"),
     ] = None,
     offset: Annotated[
         int, Query(ge=-86_400, le=86_400, description="seconds by which steps begin after multiples of their length")
     ] = 0,
 ) -> Series:
-    """A quantity over time, with flags, gaps as they are, and the values that were quarantined."""
+    """A quantity over time, with flags, gaps as they are, and the values that were quarantined.
+
+    Readings, if there are no more of them than are asked for; else steps with their extremes, so that no peak is lost.
+    What is older than single readings are kept comes by the hour.
+    """
     latest = await latest_of(here, sensor_id)
     if quantity not in latest.readings:
         known = ", ".join(sorted(latest.readings))
         raise ProblemError(404, f"Sensor '{sensor_id}' has no quantity '{quantity}'; it has: {known}.")
     first, last = span_of(start, end, _HOUR_MS)
     store, what = here.view.store, here.view.quantity(latest.key.kind, quantity)
-    points: list[list[int | float | None]] = []
-    try:
-        if most is not None:
-            step = await _step_within(store, latest.key, quantity, (first, last), step, most)
-        if step is None:
-            points = [list(reading) for reading in await store.readings(latest.key, quantity, first, last)]
-            if most is not None and len(points) > most:  # those without a value count too
-                step = _nice((last - first) / 1000 / (most - 1))
-        if step is not None:
-            step_ms = max(1, round(step * 1000))
-            if (last - first) / step_ms > MAX_POINTS:
-                least = math.ceil((last - first) / MAX_POINTS / 1000)
-                raise ProblemError(422, f"That would be more than {MAX_POINTS} points; ask with a step of {least} s.")
-            shift = offset * 1000 % step_ms
-            buckets = await store.buckets(
-                latest.key, quantity, first, last, step_ms, direction=what.direction, shift=shift
-            )
-            points = [list(bucket) for bucket in buckets]
-    except TooManyPointsError:
-        raise ProblemError(422, "There are too many points for one answer; ask with a (longer) step.") from None
+    points: list[Reading] | list[Bucket] = []
+    if first < city.now_ms() - store.raw_s * 1000:
+        step = max(step or 0.0, _HOUR_S)
+    if step is None:
+        points, step = await _readings(store, latest.key, quantity, (first, last), most or _MOST)
+    elif most is not None:
+        step = _nice(max(step, (last - first) / 1000 / (most - 1)))
+    if step is not None:
+        step_ms = max(1, round(step * 1000))
+        if (last - first) / step_ms > MAX_POINTS:
+            least = math.ceil((last - first) / MAX_POINTS / 1000)
+            raise ProblemError(422, f"That would be more than {MAX_POINTS} points; ask with a step of {least} s.")
+        shift = offset * 1000 % step_ms
+        points = await store.buckets(latest.key, quantity, first, last, step_ms, direction=what.direction, shift=shift)
     kept_out = await store.quarantined(latest.key, quantity, first, last)
     said = await store.verdicts(first, last, channel=(latest.key, quantity))
     return Series(
@@ -191,21 +199,22 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
         start=iso(first),
         end=iso(last),
         step=step,
-        points=points,
+        points=[list(point) for point in points],
         quarantined=kept_out[:: 1 if most is None else max(1, math.ceil(len(kept_out) / most))],
         quarantined_total=len(kept_out),
         verdicts=[city.verdict(item) for item in said],
     )
 
 
-async def _step_within(  # noqa: PLR0913, PLR0917 - a part of a series is named by all of these
-    store: Store, key: SensorKey, quantity: str, span: tuple[int, int], step: float | None, most: int
-) -> float | None:
-    """The step, in seconds, that leaves at most so many points; None if all readings are no more."""
+async def _readings(
+    store: Store, key: SensorKey, quantity: str, span: tuple[int, int], most: int
+) -> tuple[list[Reading], float | None]:
+    """All readings if they are at most so many; else none, and the step in seconds that leaves so few points."""
     first, last = span
-    if step is None and await store.count(key, quantity, first, last) <= most:
-        return None
-    return _nice(max(step or 0.0, (last - first) / 1000 / (most - 1)))
+    try:
+        return await store.readings(key, quantity, first, last, most), None
+    except TooManyPointsError:
+        return [], _nice((last - first) / 1000 / (most - 1))
 
 
 def _nice(seconds: float) -> float:

@@ -167,6 +167,8 @@ class Store(Protocol):
     """Named by ``/api/health``."""
     freshness: float
     """Seconds for which an answer may be shared between readers."""
+    raw_s: float
+    """Seconds for which single readings are kept; what is older has one row an hour."""
 
     async def open(self) -> None:
         """Connects; fails only if the configuration cannot work."""
@@ -183,11 +185,13 @@ class Store(Protocol):
     async def events_at(self, at: int, since: int) -> list[Event]:
         """Events as they were, of their points with since < time <= at, newest first."""
 
-    async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
+    async def readings(
+        self, key: SensorKey, quantity: str, start: int, end: int, most: int = MAX_POINTS
+    ) -> list[Reading]:
         """Readings with start <= time < end, in order.
 
         Raises:
-            TooManyPointsError: If there are more than ``MAX_POINTS``.
+            TooManyPointsError: If there are more than ``most``.
         """
 
     async def page(  # noqa: PLR0913 - a part of a series is named by all of these

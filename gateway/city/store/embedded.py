@@ -2,7 +2,7 @@
 
 One row a (quantity of a sensor, time). A write is one transaction, on disk (WAL, synchronous=FULL) when it returns:
 what was answered with 204 survives a power cut. Readers never wait for the writer. The newest readings are read from
-the file once; from then on each write carries them on.
+the file once; from then on each write carries them on. What is older than single readings are kept has one row an hour.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from gateway.city.store import base
+from gateway.city.store import base, hours
 from gateway.city.store.base import (
     MAX_POINTS,
     NOT_EVALUATED,
@@ -41,6 +41,8 @@ from sensors.lineprotocol import LineError, Point
 
 _LOG = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 3600.0
+_HOURLY_S = 2 * 365 * 86400.0
+_STEP_S, _PAUSE_S, _LOOK_EVERY_S = 0.01, 0.04, 30.0  # of keeping house, which lets the writer write most of the time
 _SCHEMA = (
     """
 CREATE TABLE sensor (
@@ -71,6 +73,7 @@ CREATE TABLE verdict (
     until INTEGER NOT NULL, confidence REAL, reason TEXT NOT NULL, PRIMARY KEY (channel, id, time, what)
 ) WITHOUT ROWID;
 """,
+    hours.SCHEMA,
 )
 """What each version of the file has more than the one before."""
 _READING = """
@@ -88,12 +91,6 @@ SELECT s.kind, s.site, s.sensor, s.gateway, c.quantity, r.time, r.value, coalesc
 FROM channel c CROSS JOIN sensor s ON s.id = c.sensor CROSS JOIN reading r ON r.channel = c.id
 AND r.time = (SELECT max(time) FROM reading WHERE channel = c.id AND time <= :at AND time > :since)
 """
-# Ranks turn QARTOD's flags into "greater is worse", and back.
-_BUCKETS = """
-SELECT time - ((time - :shift) % :step + :step) % :step AS start, avg(value),
-    max(CASE flag WHEN 4 THEN 5 WHEN 3 THEN 4 WHEN 1 THEN 3 WHEN 9 THEN 1 ELSE 2 END), min(value), max(value)
-FROM reading WHERE channel = :channel AND time >= :start AND time < :end GROUP BY start ORDER BY start
-"""
 # What is suspect (3) or failed (4) stays out; 9 has no value.
 _MEANS = """
 SELECT time - ((time % :step) + :step) % :step AS start, {mean}, count(value) FROM reading
@@ -101,7 +98,6 @@ WHERE channel = :channel AND time >= :start AND time < :end AND value IS NOT NUL
 GROUP BY start ORDER BY start
 """
 _MEAN, _MEAN_ENERGY = "avg(value)", "ln(avg(exp(value * 0.2302585092994046))) / 0.2302585092994046"  # ln(10) / 10
-_FLAG_OF_RANK = (9, 9, 2, 1, 3, 4)
 _EVENTS = """
 SELECT id, time, severity, kind, site, sensor, gateway, quantity, value, threshold, message FROM event WHERE id IN (
     SELECT id FROM event WHERE :kind IS NULL OR (kind = :kind AND site = :site AND sensor = :sensor)
@@ -130,15 +126,17 @@ class EmbeddedStore:
 
     Args:
         path: The file; its folder is made when missing.
-        retention: Seconds for which readings, quarantined values, verdicts and ended events are kept.
+        retention: Seconds for which single readings, quarantined values, verdicts and ended events are kept.
+        hourly: Seconds for which means of hours are kept.
     """
 
     name = "embedded"
     freshness = 0.5
 
-    def __init__(self, path: Path, retention: float) -> None:
+    def __init__(self, path: Path, retention: float, hourly: float = _HOURLY_S) -> None:
         self._path = path
-        self._retention = retention
+        self.raw_s = retention
+        self._hourly = hourly
         self._writer = ThreadPoolExecutor(1, "city-write")
         self._readers = ThreadPoolExecutor(3, "city-read")
         self._local = threading.local()
@@ -147,23 +145,24 @@ class EmbeddedStore:
         self._channels: dict[tuple[SensorKey, str], int] = {}
         self._named: dict[int, tuple[SensorKey, str]] = {}
         self._newest: dict[SensorKey, LatestSensor] | None = None  # replaced, never changed, by the writing thread
-        self._pruning: asyncio.Task[None] | None = None
+        self._due: set[tuple[int, int]] = set()  # channels and hours that the file notes as due
+        self._housekeeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Opens the file, making it when there is none, and starts pruning.
+        """Opens the file, making it when there is none, and starts to keep house.
 
         Raises:
             StoreError: If the file cannot be used, or was written by a newer version.
         """
         await self._in(self._writer, EmbeddedStore._create)
-        await self._in(self._writer, EmbeddedStore._latest)  # before pruning, which may keep the writer for seconds
-        self._pruning = asyncio.create_task(self._prune_forever())
+        await self._in(self._writer, EmbeddedStore._latest)
+        self._housekeeping = asyncio.create_task(self._keep_house())
 
     async def close(self) -> None:
         """Finishes what is being written and closes the file."""
-        if self._pruning is not None:
-            self._pruning.cancel()
-            await asyncio.gather(self._pruning, return_exceptions=True)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
         await asyncio.to_thread(self._shutdown)
 
     def _shutdown(self) -> None:
@@ -197,9 +196,11 @@ class EmbeddedStore:
         """Events as they were, newest first."""
         return await self._in(self._readers, EmbeddedStore._events_at, at, since)
 
-    async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
+    async def readings(
+        self, key: SensorKey, quantity: str, start: int, end: int, most: int = MAX_POINTS
+    ) -> list[Reading]:
         """Readings with start <= time < end, in order."""
-        return await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, MAX_POINTS)
+        return await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, most)
 
     async def page(  # noqa: PLR0913 - see the protocol
         self,
@@ -224,12 +225,9 @@ class EmbeddedStore:
     async def buckets(  # noqa: PLR0913 - see the protocol
         self, key: SensorKey, quantity: str, start: int, end: int, step: int, *, direction: bool, shift: int = 0
     ) -> list[Bucket]:
-        """Readings put together by step, in the database."""
-        if direction:
-            raw = await self._in(self._readers, EmbeddedStore._raw, key, quantity, start, end, MAX_POINTS * 10)
-            return base.direction_buckets(raw, step, shift)
-        names = {"start": start, "end": end, "step": step, "shift": shift}
-        return await self._in(self._readers, EmbeddedStore._buckets, key, quantity, names)
+        """Readings, or means of hours, put together by step, in the database."""
+        steps = start, end, step, shift
+        return await self._in(self._readers, EmbeddedStore._buckets, key, quantity, steps, direction=direction)
 
     async def means(  # noqa: PLR0913 - see the protocol
         self, kind: str, quantities: Sequence[str], start: int, end: int, step: int, *, energy: bool
@@ -255,22 +253,34 @@ class EmbeddedStore:
         """The newest health of every gateway."""
         return await self._in(self._readers, EmbeddedStore._gateways)
 
-    async def prune(self, before: int) -> int:
-        """Deletes readings, quarantined values, verdicts and ended events older than ``before``, in milliseconds.
+    async def prune(self, before: int, hourly_before: int) -> None:
+        """Deletes what is older than two times in milliseconds, in small steps between which the writer writes.
 
-        Returns:
-            How many rows went.
+        Args:
+            before: For single readings, by whole hours, and quarantined values, verdicts and ended events.
+            hourly_before: For means of hours.
         """
-        return await self._in(self._writer, EmbeddedStore._prune, before)
+        channels = await self._in(self._writer, EmbeddedStore._prune_others, before)
+        while channels:
+            channels = await self._in(self._writer, EmbeddedStore._prune, before, hourly_before, channels)
+            await asyncio.sleep(_PAUSE_S if channels else 0)
 
-    async def _prune_forever(self) -> None:
+    async def condense(self, now: int) -> bool:
+        """Makes means of some of the hours that are over at ``now``, in milliseconds; returns whether any were due."""
+        return await self._in(self._writer, EmbeddedStore._condense, now)
+
+    async def _keep_house(self) -> None:
+        pruned = float("-inf")
         while True:
+            more, now = False, time.time()
             try:
-                gone = await self.prune(int((time.time() - self._retention) * 1000))
-                _LOG.debug("pruned %d rows older than the retention", gone)
+                if time.monotonic() - pruned >= _PRUNE_EVERY_S:
+                    pruned = time.monotonic()
+                    await self.prune(int((now - self.raw_s) * 1000), int((now - self._hourly) * 1000))
+                more = await self.condense(int(now * 1000))
             except StoreError as error:
-                _LOG.warning("cannot prune: %s", error)
-            await asyncio.sleep(_PRUNE_EVERY_S)
+                _LOG.warning("cannot keep house: %s", error)
+            await asyncio.sleep(_PAUSE_S if more else _LOOK_EVERY_S)
 
     def _in(
         self,
@@ -311,30 +321,31 @@ class EmbeddedStore:
     def _write(self, connection: sqlite3.Connection, points: Sequence[Point]) -> list[LineError]:
         refused: list[LineError] = []
         readings: list[tuple[int, int, float | None, int | None]] = []
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            for point in points:
-                try:
-                    match point.measurement:
-                        case "event":
-                            self._write_event(connection, point)
-                        case "quarantine":
-                            self._write_quarantined(connection, point)
-                        case "verdict":
-                            self._write_verdict(connection, point)
-                        case "gateway":
-                            self._write_gateway(connection, point)
-                        case _:
-                            readings.extend(self._rows(connection, point))
-                except _RefusedError as error:
-                    refused.append(LineError(point.line, str(error)))
-            connection.executemany(_READING, readings)
-            connection.execute("COMMIT")
+            with hours.transaction(connection):
+                for point in points:
+                    try:
+                        match point.measurement:
+                            case "event":
+                                self._write_event(connection, point)
+                            case "quarantine":
+                                self._write_quarantined(connection, point)
+                            case "verdict":
+                                self._write_verdict(connection, point)
+                            case "gateway":
+                                self._write_gateway(connection, point)
+                            case _:
+                                readings.extend(self._rows(connection, point))
+                    except _RefusedError as error:
+                        refused.append(LineError(point.line, str(error)))
+                connection.executemany(_READING, readings)
+                due = {(channel, hours.hour_of(at)) for channel, at, *_ in readings} - self._due
+                hours.note(connection, due)
         except BaseException:
             self._sensors.clear()
             self._channels.clear()
-            connection.execute("ROLLBACK")
             raise
+        self._due |= due
         self._carry_on(readings)
         return refused
 
@@ -492,10 +503,16 @@ class EmbeddedStore:
         return int(number)
 
     def _buckets(
-        self, connection: sqlite3.Connection, key: SensorKey, quantity: str, names: dict[str, int]
+        self,
+        connection: sqlite3.Connection,
+        key: SensorKey,
+        quantity: str,
+        steps: tuple[int, int, int, int],
+        *,
+        direction: bool,
     ) -> list[Bucket]:
-        rows = connection.execute(_BUCKETS, {**names, "channel": self._find(connection, key, quantity)})
-        return [Bucket(at, mean, _FLAG_OF_RANK[rank], low, high) for at, mean, rank, low, high in rows]
+        channel = self._find(connection, key, quantity)
+        return [] if channel is None else hours.buckets(connection, channel, *steps, direction=direction)
 
     def _means(
         self, connection: sqlite3.Connection, kind: str, quantities: Sequence[str], query: str, names: dict[str, int]
@@ -551,22 +568,32 @@ class EmbeddedStore:
         rows = connection.execute("SELECT gateway, time, fields FROM gateway ORDER BY gateway")
         return [GatewayHealth(name, at, json.loads(fields)) for name, at, fields in rows]
 
-    def _prune(self, connection: sqlite3.Connection, before: int) -> int:
-        gone = 0
-        for (channel,) in connection.execute("SELECT id FROM channel").fetchall():
-            for table in ("reading", "quarantine", "verdict"):  # by channel, so that the primary key finds the rows
-                gone += connection.execute(
+    def _condense(self, connection: sqlite3.Connection, now: int) -> bool:
+        self._due.clear()
+        return hours.condense(connection, now, _STEP_S)
+
+    def _prune(self, connection: sqlite3.Connection, before: int, hourly_before: int, channels: list[int]) -> list[int]:
+        self._due.clear()
+        left = hours.prune(connection, before, hourly_before, channels, _STEP_S)
+        if self._newest is not None and not left:
+            self._newest = _since(self._newest, hours.hour_of(before))
+        return left
+
+    def _prune_others(self, connection: sqlite3.Connection, before: int) -> list[int]:
+        """Deletes what is no reading; returns all channels."""
+        channels = [channel for (channel,) in connection.execute("SELECT id FROM channel")]
+        with hours.transaction(connection):
+            for table in ("quarantine", "verdict"):  # by channel, so that the primary key finds the rows
+                connection.executemany(
                     f"DELETE FROM {table} WHERE channel = ? AND time < ?",  # noqa: S608 - one of the names above
-                    (channel, before),
-                ).rowcount
-        gone += connection.execute(
-            "DELETE FROM event WHERE id IN (SELECT id FROM event GROUP BY id"
-            " HAVING max(time) < ? AND max(CASE WHEN severity = 'none' THEN time END) = max(time))",
-            (before,),
-        ).rowcount
-        if self._newest is not None and gone:
-            self._newest = _since(self._newest, before)
-        return gone
+                    [(channel, before) for channel in channels],
+                )
+            connection.execute(
+                "DELETE FROM event WHERE id IN (SELECT id FROM event GROUP BY id"
+                " HAVING max(time) < ? AND max(CASE WHEN severity = 'none' THEN time END) = max(time))",
+                (before,),
+            )
+        return channels
 
 
 def _since(newest: dict[SensorKey, LatestSensor], start: int) -> dict[SensorKey, LatestSensor]:

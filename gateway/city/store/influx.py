@@ -58,6 +58,7 @@ class InfluxStore:
 
     name = "influxdb"
     freshness = 2.0
+    raw_s = math.inf
 
     def __init__(self, config: StoreSection) -> None:
         self._config = config
@@ -98,9 +99,11 @@ class InfluxStore:
         """Events as they were, newest first; of their last 5000 points."""
         return await self._events(f"time > {since:d}ms AND time <= {at:d}ms")
 
-    async def readings(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Reading]:
+    async def readings(
+        self, key: SensorKey, quantity: str, start: int, end: int, most: int = MAX_POINTS
+    ) -> list[Reading]:
         """Readings with start <= time < end, in order."""
-        return await self._raw(key, quantity, start, end, MAX_POINTS)
+        return await self._raw(key, quantity, start, end, most)
 
     async def page(  # noqa: PLR0913 - see the protocol
         self,
