@@ -288,8 +288,8 @@ async def _watch(demo: Demo, console: Console, duration: float | None, stopping:
     await demo.start()
     console.print(f"Open [bold]{demo.url}[/bold] in a browser.", soft_wrap=True)
     console.print(
-        f"Within five minutes smoke and a stuck sensor have their cases opened and closed (docs/demo.md). To take steps "
-        f"yourself, become the administrator by {demo.setup_link()}",
+        "Within five minutes smoke and a stuck sensor have their cases opened and closed (docs/demo.md). To take steps"
+        f" yourself, become the administrator by {demo.setup_link()}",
         soft_wrap=True,
     )
     console.print(

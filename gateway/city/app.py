@@ -103,10 +103,10 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     known = People(database)
     book = config.alerts.path or config.store.path.with_name("alerts.db")
     desk = Desk(view, config.alerts, book, config.map.sources, config.channel)
-    hub, cases = Hub(view, desk), Cases(database, classes)
+    cases = Cases(database, classes)
     reporters = Throttle(5, 600.0, "reports from this address")
     access, public = Access(config, known), config.cases.public
-    parts = Context(access, view, hub, known, desk, cases, Rendered(), public, reporters)
+    parts = Context(access, view, Hub(view, desk, cases), known, desk, cases, Rendered(), public, reporters)
     follower = Follower(parts.cases, view, desk, config.cases)
 
     @contextlib.asynccontextmanager

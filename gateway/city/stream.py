@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from gateway import __version__
 from gateway.city.alerts.desk import Desk
 from gateway.city.alerts.models import AlertsOut
+from gateway.city.database.engine import DatabaseError
+from gateway.city.incidents.cases import Cases
 from gateway.city.models import Events, Gateways, SensorOut, Sensors, iso
 from gateway.city.store.base import StoreError
 from gateway.city.view import Snapshot, View, event, gateway, now_ms
@@ -26,6 +28,12 @@ _KEEP_ALIVE_S = 15.0
 _KEPT = 256
 _QUEUE = 64
 _ALERTS = 100
+
+
+class CasesVersion(BaseModel):
+    """Says that cases changed; which of them a page may see, the page asks."""
+
+    version: int
 
 
 class _Message(NamedTuple):
@@ -39,11 +47,14 @@ class Hub:
     Args:
         view: The city as it is now.
         desk: Its alerts.
+        cases: Its cases.
     """
 
-    def __init__(self, view: View, desk: Desk) -> None:
+    def __init__(self, view: View, desk: Desk, cases: Cases) -> None:
         self._view = view
         self._desk = desk
+        self._cases = cases
+        self._version = 0
         self._alerts = 0
         self._whole: tuple[tuple[object, ...], list[bytes]] | None = None
         self._next_id = now_ms()  # so that ids of an earlier run are never met again
@@ -106,7 +117,7 @@ class Hub:
         now = now_ms()
         grades = self._view.grades_soon(snapshot, now)
         last = self._kept[-1].id if self._kept else self._next_id
-        whole = snapshot, grades, last, self._desk.version
+        whole = snapshot, grades, last, self._desk.version, self._version
         if self._whole is not None and self._whole[0] == whole:  # many pages come back at once
             return self._whole[1]
         parts: list[tuple[str, BaseModel]] = [
@@ -114,6 +125,7 @@ class Hub:
             ("events", Events(events=[event(item) for item in snapshot.events])),
             ("gateways", Gateways(gateways=[gateway(health, now) for health in snapshot.gateways])),
             ("alerts", AlertsOut(alerts=self._desk.alerts()[:_ALERTS])),
+            ("cases", CasesVersion(version=self._version)),
         ]
         if grades is not None:
             parts.append(("grades", grades.out))
@@ -127,8 +139,11 @@ class Hub:
         while self._listeners:
             try:
                 self._tell(await self._view.snapshot())
+                if (version := await asyncio.to_thread(self._cases.version)) != self._version:
+                    self._version = version
+                    self._send("cases", CasesVersion(version=version))
                 failing = False
-            except StoreError as error:
+            except (StoreError, DatabaseError) as error:
                 if not failing:
                     _LOG.warning("the stream waits: %s", error)
                 failing = True

@@ -64,7 +64,8 @@ def incidents(  # noqa: PLR0913, PLR0917 - the query's parameters
         before=before,
         limit=limit,
     )
-    return CaseList(incidents=[CaseOut.model_validate(_fields(here.cases, item)) for item in found])
+    alerts = here.cases.alerts(found)
+    return CaseList(incidents=[CaseOut.model_validate(_fields(here.cases, item, alerts)) for item in found])
 
 
 @router.post("/incidents", status_code=201)
@@ -154,7 +155,7 @@ def _id(number: int) -> int:
     return number
 
 
-def _fields(cases: Cases, case: Incident) -> dict[str, object]:
+def _fields(cases: Cases, case: Incident, alerts: dict[int, list[str]]) -> dict[str, object]:
     names = ("id", "receipt", "source", "kind", "severity", "text", "district", "site", "sensor", "lat", "lon", "state")
     more = ("department", "returns", "reworks", "by_itself", "merged_into", "asked")
     times = {name: getattr(case, name) for name in ("opened", "entered", "due", "closed")}
@@ -162,6 +163,7 @@ def _fields(cases: Cases, case: Incident) -> dict[str, object]:
         **{name: getattr(case, name) for name in (*names, *more)},
         **{name: None if moment is None else iso(moment) for name, moment in times.items()},
         "status": cases.status(case),
+        "alerts": alerts.get(case.id, []),
     }
 
 
@@ -187,4 +189,4 @@ def _detail(cases: Cases, caller: Asking, case: Incident) -> CaseDetail:
         "photos": photos,
         "steps": steps,
     }
-    return CaseDetail.model_validate({**_fields(cases, case), **more})
+    return CaseDetail.model_validate({**_fields(cases, case, cases.alerts([case])), **more})

@@ -1,6 +1,8 @@
 """What is done to cases: each step in one transaction, together with its line in the case's history."""
 
 import secrets
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,8 @@ from gateway.city.problems import ProblemError
 
 VIEW = "citygate"
 """Who files, dispatches and closes what needs nobody."""
+ALERT = "alert:"
+"""Begins the name by which an alert is kept with its case."""
 _ANYBODY = Caller("public", Role.VIEWER, "")
 _PHOTOS, _PHOTO_MS = 3, 900_000
 _STAFF_PHOTOS = 20
@@ -109,6 +113,20 @@ class Cases:
             wanted = wanted.where(Incident.id < before)
         with self.database.read() as transaction:
             return list(transaction.scalars(wanted.order_by(Incident.id.desc()).limit(limit)))
+
+    def version(self) -> int:
+        """Grows with every step of a case."""
+        with self.database.read() as transaction:
+            return transaction.scalar(select(func.max(IncidentStep.id))) or 0
+
+    def alerts(self, incidents: Iterable[Incident]) -> dict[int, list[str]]:
+        """The ids of the alerts that belong to cases, by the case's id."""
+        wanted = select(IncidentEvent).where(IncidentEvent.incident_id.in_([item.id for item in incidents]))
+        found: dict[int, list[str]] = defaultdict(list)
+        with self.database.read() as transaction:
+            for event in transaction.scalars(wanted.order_by(IncidentEvent.event)):
+                found[event.incident_id].append(event.event.removeprefix(ALERT))
+        return found
 
     def one(self, caller: Caller, incident_id: int) -> Incident:
         """A case with its history.

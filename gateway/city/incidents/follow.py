@@ -22,7 +22,7 @@ from gateway.city.alerts.models import AlertOut
 from gateway.city.auth.people import now_ms
 from gateway.city.database.engine import DatabaseError
 from gateway.city.database.tables import Incident, IncidentEvent
-from gateway.city.incidents.cases import VIEW, Cases, Report
+from gateway.city.incidents.cases import ALERT, VIEW, Cases, Report
 from gateway.city.incidents.states import OPEN, State
 from gateway.city.models import SensorOut
 from gateway.city.store.base import StoreError
@@ -165,7 +165,7 @@ class Follower:
         self.recall()
 
     def _follow_alerts(self, transaction: Transaction, seen: Seen, opened: list[Incident]) -> None:
-        alerts = {f"alert:{alert.id}": alert for alert in seen.alerts if not _silences(alert)}
+        alerts = {f"{ALERT}{alert.id}": alert for alert in seen.alerts if not _silences(alert)}
         belonging = select(IncidentEvent).where(IncidentEvent.event.in_(alerts))
         known = {item.event: item.incident_id for item in transaction.scalars(belonging)}
         cases = {case.id: case for case in opened if case.source == "event"}

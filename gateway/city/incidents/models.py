@@ -90,6 +90,7 @@ class CaseOut(BaseModel):
     reworks: int
     by_itself: bool = Field(description="closed since its cause was over")
     merged_into: int | None
+    alerts: list[str] = Field(description="ids of the alerts that belong to it")
     asked: Asked | None
 
 

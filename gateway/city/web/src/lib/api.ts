@@ -351,6 +351,10 @@ export interface Case {
   district: string | null
   site: string | null
   sensor: string | null
+  lat: number | null
+  lon: number | null
+  /** Ids of the alerts that belong to it. */
+  alerts: string[]
   state: CaseState
   department: string | null
   opened: string
@@ -407,7 +411,7 @@ export async function change<T>(path: string, body: unknown, method = 'POST', mo
   return call<T>(path, { method, headers, body: JSON.stringify(body) })
 }
 
-export const getCases = (openOnly: boolean) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=500&open=${String(openOnly)}`)
+export const getCases = (openOnly: boolean, limit = 500) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=${limit}&open=${String(openOnly)}`)
 export const getCase = (id: number) => call<CaseDetail>(`/api/v1/incidents/${id}`)
 export const getCaseClasses = () => call<CaseClasses>('/api/v1/incident-classes')
 export const getFigures = () => call<Figures>('/api/v1/incident-figures')

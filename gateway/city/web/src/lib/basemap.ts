@@ -79,6 +79,7 @@ export function marks(colour: (name: string) => string): Map<string, ImageData> 
   draw('silent', 34, stroked('faded', circle, true))
   draw('suspect', 38, stroked('quality', new Path2D(QUALITY_SHAPES.suspect), true))
   draw('failed', 36, stroked('faded', new Path2D(QUALITY_SHAPES.failed), false))
+  draw('maintenance', 40, (context) => outlined(context, new Path2D(QUALITY_SHAPES.maintenance), 'quality'))
   for (const severity of SEVERITIES) draw(`event-${severity}`, 48, (context) => outlined(context, new Path2D(SHAPES[severity]), severity))
   return images
 }

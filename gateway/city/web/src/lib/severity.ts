@@ -11,6 +11,7 @@ export const SHAPES: Record<Severity, string> = {
 export const QUALITY_SHAPES = {
   suspect: 'M8 2.5 14 13.5H2z',
   failed: 'M3 3l10 10M13 3 3 13',
+  maintenance: 'M10.5 1.5a4 4 0 0 0-3.7 5.3L1.5 12a1.8 1.8 0 0 0 2.5 2.5l5.2-5.3a4 4 0 0 0 5-5.2L11.8 6.4 9.6 6.4 9.6 4.2 12 1.8a4 4 0 0 0-1.5-.3z',
 } as const
 
 export const rank = (severity: Severity | 'none'): number => (severity === 'none' ? -1 : SEVERITIES.indexOf(severity))

@@ -1,7 +1,7 @@
 /** The town as the page knows it: loaded once, then kept current by the server's stream. */
 import { SvelteMap } from 'svelte/reactivity'
 import * as api from './api'
-import type { Alert, CityEvent, Gateway, Grades, Kind, Quantity, Scales, Sensor, Severity, TownMap } from './api'
+import type { Alert, Case, CityEvent, Figures, Gateway, Grades, Kind, Quantity, Scales, Sensor, Severity, TownMap } from './api'
 import { ageOf, stateOf } from './freshness'
 import { byNeed, byUrgency, isOpen, rank } from './severity'
 import { words } from './words.svelte'
@@ -27,6 +27,11 @@ class Town {
   /** Changes whenever readings arrive. */
   pulse = $state(0)
   hiddenKinds = $state.raw<ReadonlySet<string>>(new Set())
+  /** The newest cases that whoever looks may see, the newest first. */
+  cases = $state.raw<Case[]>([])
+  figures = $state.raw<Figures | null>(null)
+  /** Grows with every step of a case. */
+  casesVersion = $state(-1)
 
   readonly #sensors = new SvelteMap<string, Sensor>()
   readonly #events = new SvelteMap<string, CityEvent>()
@@ -38,6 +43,7 @@ class Town {
   #tries = 0
   #heard = Date.now()
   #busy = false
+  #casesSoon: ReturnType<typeof setTimeout> | undefined
 
   readonly #catalogue = $derived(
     new Map(this.kinds.map((kind) => [kind.kind, { kind, quantities: new Map(kind.quantities.map((q) => [q.name, q])) }])),
@@ -54,6 +60,8 @@ class Town {
   readonly events = $derived([...this.#events.values()].sort(byUrgency))
   readonly alerts = $derived([...this.#alerts.values()].sort(byNeed))
   readonly openAlerts = $derived(this.alerts.filter((alert) => alert.state !== 'ended'))
+  /** The case of each alert that has one. */
+  readonly caseOf = $derived(new Map(this.cases.flatMap((item) => item.alerts.map((alert) => [alert, item] as const))))
   readonly gateways = $derived(
     [...this.#gateways.values()].sort((a, b) => a.gateway.localeCompare(b.gateway)).map((gateway) => {
       const age = ageOf(gateway.time, this.now)
@@ -207,10 +215,28 @@ class Town {
     })
     on('events', (data: { events: CityEvent[] }) => this.#takeEvents(data.events))
     on('alerts', (data: { alerts: Alert[] }) => this.#takeAlerts(data.alerts))
+    on('cases', (data: { version: number }) => {
+      if (data.version === this.casesVersion) return
+      clearTimeout(this.#casesSoon)
+      // many pages are told at the same moment, and should not all ask at the same moment
+      this.#casesSoon = setTimeout(() => void this.#loadCases(data.version), Math.random() * 500)
+    })
     on('grades', (data: Grades) => (this.grades = data))
     on('gateways', (data: { gateways: Gateway[] }) => this.#takeGateways(data.gateways))
     source.onerror = () => {
       source.close()
+      this.#lose()
+    }
+  }
+
+  async #loadCases(version: number): Promise<void> {
+    try {
+      const [list, figures] = await Promise.all([api.getCases(false, 100), api.getFigures()])
+      this.cases = list.incidents
+      this.figures = figures
+      this.casesVersion = version
+    } catch {
+      this.#source?.close()
       this.#lose()
     }
   }
