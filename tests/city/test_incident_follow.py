@@ -174,7 +174,7 @@ async def test_a_faulty_sensor_is_in_maintenance_and_what_it_raised_is_withdrawn
     await town.reading(flag=4)
     await town.look()
     assert (case["kind"], (await sensor())["maintenance"]) == ("sensor", {"case": case["id"], "until": None})
-    assert ((await alert())["state"], (await alert())["withdrawn"]) == ("ended", True)
+    assert ((await alert())["state"], (await alert())["withdrawn"]) == ("ended", "maintenance")
     await town.event("e2", "red", quantity="so2")
     assert len(await town.look()) == 1
     assert [event["id"] for event in (await alert())["events"]] == ["e1"]
@@ -186,6 +186,42 @@ async def test_a_faulty_sensor_is_in_maintenance_and_what_it_raised_is_withdrawn
     await town.reading()
     assert (await sensor())["maintenance"] is None
     assert (await alert())["withdrawn"]
+
+
+async def test_a_verdict_takes_back_what_a_fault_has_raised(town: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.city.alerts.faults._EVERY_S", 0)
+    await town.reading()
+    began = people.now_ms()
+    await town.event("e1", "orange")
+    await town.event("e2", "yellow", sensor="air-02")
+    (pollution,) = await town.look()
+    assert (pollution["kind"], pollution["severity"]) == ("air", "orange")
+    line = (
+        "verdict,gateway=g,kind=air,quantity=pm25,sensor=air-01,site=town,what=offset"
+        f' id="v1",since={began - 60_000}i,until={began + 60_000}i,confidence=0.9,reason="step" {began + 90_000}'
+    )
+    assert (await write(town.client, line)).status_code == 204
+    await town.look()
+    cases = await town.look()
+    assert [(case["kind"], case["sensor"]) for case in cases[1:]] == [("sensor", "air:town:air-01")]
+    assert "offset" in cases[1]["text"]
+    (alert,) = (await town.client.get("/api/v1/alerts")).json()["alerts"]
+    assert (alert["state"], alert["severity"], alert["withdrawn"]) == ("open", "yellow", None)
+    await town.event("e2", "none", sensor="air-02")
+    await town.look()
+    assert [case["state"] for case in await town.look(11)] == ["closed", "closed"]
+
+
+async def test_an_undecided_verdict_takes_nothing_back(town: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.city.alerts.faults._EVERY_S", 0)
+    now = people.now_ms()
+    await town.event("e1", "yellow")
+    tags = "verdict,gateway=g,kind=air,quantity=pm25,sensor=air-01,site=town"
+    line = f'{tags},what=undecided id="v1",since={now - 60_000}i,until={now + 60_000}i,confidence=0.5,reason="x" {now}'
+    assert (await write(town.client, line)).status_code == 204
+    assert await town.look() == []
+    (alert,) = (await town.client.get("/api/v1/alerts")).json()["alerts"]
+    assert (alert["state"], alert["withdrawn"]) == ("open", None)
 
 
 async def test_an_event_that_outlives_the_maintenance_of_its_sensor_is_one(town: Watched) -> None:
@@ -200,7 +236,7 @@ async def test_an_event_that_outlives_the_maintenance_of_its_sensor_is_one(town:
     await town.reading()
     await town.look()
     (alert,) = (await town.client.get("/api/v1/alerts")).json()["alerts"]
-    assert (alert["state"], alert["withdrawn"]) == ("open", False)
+    assert (alert["state"], alert["withdrawn"]) == ("open", None)
 
 
 async def test_a_fault_whose_case_was_ended_by_hand_does_not_open_another_at_once(town: Watched) -> None:

@@ -20,6 +20,7 @@ from gateway.city.alerts.book import Book, Letter
 from gateway.city.alerts.channels import Channels
 from gateway.city.alerts.evaluate import PREFIX, Evaluation
 from gateway.city.alerts.families import Cause, cause
+from gateway.city.alerts.faults import Faults
 from gateway.city.alerts.models import (
     Acknowledgement,
     AlertEvent,
@@ -62,6 +63,7 @@ class Desk:
 
     Attributes:
         version: Grows with every change of an alert.
+        faults: Which events were faults of sensors.
 
     Raises:
         ConfigError: If the file of rules has a mistake.
@@ -82,6 +84,7 @@ class Desk:
         self._channels = Channels(channels, self._book, view)
         self._letters: list[Letter] = []
         self._origins = origin.Origins(view.store, config)
+        self.faults = Faults(view.store)
         self._rules = Rules(config.rules, view.maintenance)
         self._evaluation = Evaluation(self._rules, view)
         self._source_file = WatchedGeoJson(sources)
@@ -161,6 +164,7 @@ class Desk:
                 for event in found:
                     rule = self._rules.rules.get(event.last.id.split(":", 2)[1])
                     self._take(event, now, rule.config.title if rule else None)
+                await self.faults.refresh(now)
                 self._excuse(now)
                 for alert in self._alerts.values():
                     if alert.until is None or alert.id in self._unwritten:
@@ -257,7 +261,7 @@ class Desk:
             sources=alert.sources,
             upstream=alert.upstream,
             acknowledged=alert.acknowledged,
-            withdrawn=alert.until is not None and alert.withdrawn >= alert.members.keys(),
+            withdrawn=next(iter(alert.withdrawn.values())) if alert.withdrawn.keys() >= alert.members.keys() else None,
         )
 
     async def _news(self, snapshot: Snapshot, now: int) -> list[Event]:
@@ -310,15 +314,13 @@ class Desk:
     def _excuse(self, now: int) -> None:
         """Events of sensors in maintenance count as over while it lasts, and again when it has passed.
 
-        Those of a sensor whose fault has a case were none.
+        What was a fault of its sensor was none.
         """
-        faulty = self._view.maintenance.cases
         for alert in self._alerts.values():
-            running = {name for name, event in alert.members.items() if event.until is None}
-            withdrawn = {name for name in running if alert.members[name].last.key.id in faulty}
-            if withdrawn != alert.withdrawn & running:
-                alert.withdrawn = alert.withdrawn - running | withdrawn
+            running = any(event.until is None for event in alert.members.values())
+            if self.faults.withdraw(alert, self._view.maintenance.cases):
                 self._touch(alert)
+                running = True
             if running and grouping.settle(alert, now, lambda its: self._rules.excused(its.last.key, now)):
                 self._touch(alert)
 

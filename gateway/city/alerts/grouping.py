@@ -93,7 +93,7 @@ def settle(alert: Kept, now: int, excused: Callable[[Event], bool] = lambda _: F
         for _, name in ended[:surplus]:
             del alert.members[name]
             alert.titles.pop(name, None)
-            alert.withdrawn.discard(name)
+            alert.withdrawn.pop(name, None)
     return different
 
 

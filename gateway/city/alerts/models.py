@@ -69,7 +69,7 @@ class Kept(BaseModel):
         family: How the cause spreads.
         members: Its events, by their ids.
         titles: Titles of rules, by the ids of the events that they raised.
-        withdrawn: Ids of events that were none, but faults of their sensors.
+        withdrawn: Why events were none, by their ids: their sensors' faults as verdicts call them, or ``maintenance``.
         since: When the first event began, ms UTC.
         until: When the last one ended, ms UTC; None while one lasts.
         severity: The gravest of the open events; of all once it has ended.
@@ -87,7 +87,7 @@ class Kept(BaseModel):
     family: Family
     members: dict[str, Event] = {}
     titles: dict[str, Title] = {}
-    withdrawn: set[str] = set()
+    withdrawn: dict[str, str] = {}
     since: int
     until: int | None = None
     severity: Severity
@@ -135,8 +135,10 @@ class AlertOut(BaseModel):
     sources: list[Source] = Field(description="declared sources upwind, the likely ones first")
     upstream: list[Upstream]
     acknowledged: Acknowledgement | None
-    withdrawn: bool = Field(
-        description="it was none: all of its events were faults of their sensors, which are with maintenance"
+    withdrawn: str | None = Field(
+        description="it was none, for all of its events were faults of their sensors: the first one, as verdicts call"
+        " it, or maintenance; null otherwise",
+        examples=["stuck"],
     )
 
 

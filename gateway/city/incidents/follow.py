@@ -2,8 +2,8 @@
 
 - An alert, which is all events of one cause, of the severity ``open_at`` or worse opens a case of the class that names
   its kind of sensor. It is filed and dispatched by rule.
-- A sensor one of whose quantities has done nothing but fail for ``fault_after``, or that is silent, opens a maintenance
-  case. It closes by itself once the sensor has been well for ``healthy_for``.
+- A sensor one of whose quantities has done nothing but fail for ``fault_after``, that is silent, or whose alert a
+  verdict took back, opens a maintenance case. It closes by itself once the sensor has been well for ``healthy_for``.
 - A case of an alert closes by itself when that has been over for ``healthy_for`` and nobody has begun to handle it;
   one that has been handled is confirmed so, in place of somebody's verification.
 
@@ -44,12 +44,14 @@ class Seen:
     Attributes:
         alerts: Alerts that have not ended.
         silent: What was said of sensors that are silent, by their ids.
+        told: What verdicts said of sensors whose alerts they took back.
         sensors: Sensors by id.
         at: The time, in milliseconds.
     """
 
     alerts: list[AlertOut]
     silent: dict[str, str]
+    told: dict[str, str]
     sensors: dict[str, SensorOut]
     at: int
 
@@ -141,7 +143,8 @@ class Follower:
             if event.quantity == _SILENCE and event.until is None
         }
         alerts = [alert for alert in alerts if alert.state != "ended"]
-        return Seen(alerts, silent, {sensor.id: sensor for sensor in self._view.sensors(snapshot, now)}, now)
+        sensors = {sensor.id: sensor for sensor in self._view.sensors(snapshot, now)}
+        return Seen(alerts, silent, dict(self._desk.faults.told), sensors, now)
 
     def look(self, seen: Seen) -> None:
         """Opens, joins and closes what is due.
@@ -152,9 +155,11 @@ class Follower:
         silent = seen.silent
         failing = {sensor.id for sensor in seen.sensors.values() if _failing(sensor) and sensor.state == "fresh"}
         self._failing.hold(failing, seen.at)
-        faulty = silent.keys() | {
-            key for key in failing if self._failing.longer(key, self._config.fault_after, seen.at)
-        }
+        faulty = (
+            silent.keys()
+            | seen.told.keys()
+            | {key for key in failing if self._failing.longer(key, self._config.fault_after, seen.at)}
+        )
         self._well.hold({key for key, sensor in seen.sensors.items() if _well(sensor)} - silent.keys(), seen.at)
         with self._cases.database.write() as transaction:
             opened = list(
@@ -162,6 +167,8 @@ class Follower:
             )
             self._follow_alerts(transaction, seen, opened)
             self._follow_faults(transaction, seen, opened, faulty, silent)
+        for sensor in seen.told:
+            self._desk.faults.told.pop(sensor, None)
         self.recall()
 
     def _follow_alerts(self, transaction: Transaction, seen: Seen, opened: list[Incident]) -> None:
@@ -198,12 +205,14 @@ class Follower:
         cases = {case.sensor: case for case in opened if case.source == "fault" and case.sensor}
         self._told = (self._told & faulty) | (cases.keys() & faulty)
         for sensor in sorted(faulty - self._told) if kind else ():
-            text = silent.get(sensor) or f"every value fails: {', '.join(_failing(seen.sensors[sensor]))}"
+            text = silent.get(sensor) or seen.told.get(sensor)
+            text = text or f"every value fails: {', '.join(_failing(seen.sensors[sensor]))}"
             site = seen.sensors[sensor].site if sensor in seen.sensors else sensor.split(":")[1]
             self._open(transaction, seen, sensor, site, Opening("fault", str(kind), text, None))
             self._told.add(sensor)
         for sensor, case in cases.items():
-            if sensor not in faulty and self._well.longer(sensor, self._config.healthy_for, seen.at):
+            young = seen.at - case.opened < self._config.healthy_for * 1000
+            if sensor not in faulty and not young and self._well.longer(sensor, self._config.healthy_for, seen.at):
                 self._cases.over(transaction, case, "over", by_itself=True)
 
     def _open(self, transaction: Transaction, seen: Seen, sensor: str, site: str, opening: Opening) -> Incident:

@@ -122,8 +122,8 @@ export interface Alert {
   sources: Source[]
   upstream: Upstream[]
   acknowledged: { time: string; by: string; note: string } | null
-  /** All of its events were faults of their sensors. */
-  withdrawn: boolean
+  /** All of its events were faults of their sensors: the first one, as verdicts call it, or maintenance. */
+  withdrawn: string | null
 }
 
 export interface Gateway {

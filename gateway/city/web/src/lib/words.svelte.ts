@@ -98,7 +98,7 @@ const WORDS = {
   hoursPerCase: ['每案用时', 'per case', '건당'],
   lastDays: ['近 {n} 天', '{n} days', '최근 {n}일'],
   withdrawn: ['已撤销', 'withdrawn', '철회'],
-  withdrawnWhy: ['传感器故障，已转维护', 'a fault of the sensor, now with maintenance', '센서 고장, 정비로 이관'],
+  withdrawnWhy: ['不是事件，而是传感器的问题（{why}）', 'no event but the sensor ({why})', '사건이 아닌 센서 문제({why})'],
   inMaintenance: ['维护中', 'In maintenance', '점검 중'],
   untilTime: ['至 {time}', 'until {time}', '{time}까지'],
   caseNumber: ['案件 {n}', 'case {n}', '사건 {n}'],
