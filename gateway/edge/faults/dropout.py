@@ -1,45 +1,84 @@
 """Dropout: readings fall to zero, or to another constant, in a row or again and again, and come back.
 
 What is lost falls in one step and comes back in one step, and nothing is ever between it and what is measured. A true
-zero is reached through what lies between, or from nearby. Zero is what most sensors send for nothing, so little more
-is asked for; another constant has to be reached and left by steps that are very rare for the channel.
+zero is reached on a slope, is had by the neighbours as well, or is nothing new to the channel. Zero is what most
+sensors send for nothing, so steps there and back need not be rare if zeros are; another constant has to be reached and
+left by steps that are very rare for the channel.
 """
 
 import numpy as np
 
-from gateway.edge.faults.look import COMMON_ACTIVITY, EXCESS, LAST, QUICK, STEADY, STEP, WINDOW, ZEROS, Look, What
+from gateway.edge.faults.look import (
+    APART,
+    COMMON_ACTIVITY,
+    COUNT,
+    EXCESS,
+    LAST,
+    MEAN,
+    QUICK,
+    STEADY,
+    STEP,
+    WINDOW,
+    Look,
+    What,
+    Window,
+)
 from gateway.edge.readings import Flags, Floats, Ints
 
 _OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
 _UNQUIET = 2.0  # of the usual activity of the neighbours: in a storm, anything jumps
+# Of zeros:
+_LATER = 3  # readings after the last, when they are judged: by then a slope that leads away is seen
+_LEAST = 3  # lost readings
+_SELDOM = 1.3  # decades by which a run of zeros is rare at least
+_FIRST = 0.3  # runs of zeros that stand for none
+_RARITY = 0.7  # share of the decades by which a run of zeros is rare that counts
+_BELOW = -10.0  # quantities that may be less than this are not zero for nothing: both steps have to be rare
+_SLOPE = 0.6, 0.8  # on a slope to zero, the last value is less than this share of the one before, and that one of its
+_MOST = 4.0  # decades that a step counts at most
+_OTHER = 0.5  # share of the decades of the less steep of two steps that counts
+_EVIDENCE = 3.7  # decades of all this, from which they are lost
+_RARE = 1.0  # decades of the less steep step
+_TIED = 0.4  # correlation with neighbours that tell
+_EXPECTED = 1.35, 0.25  # usual distances from zero, and share of the usual size, that neighbours let expect at least
+# Of another constant:
 _AROUND = 3  # readings before and after each lost one, that have to be far from it, and on one side
-_STEPS = 2.0, 8.0  # mean steps; to zero, and to another constant
-_DECADES = 0.5, 4.0  # by which a step as large is rare; to zero, and to another constant
+_STEPS = 8.0  # mean steps
+_DECADES = 4.0  # by which a step as large is rare
 _FASTER = 1.5  # mean steps of those around
-_MANY = 3, 4  # lost readings; zero, and another constant
-_RARE = 2.0  # decades by which the step there or the step back is; or else, to zero:
-_CLEAR = 4.0  # multiples of all but a tenth of the steps among the others; or:
-_ODD = 5.0  # decades of both steps together, and of zero itself
-_SHARE = 0.3, 0.5  # of the median distance, that the least one is; in the first case, and in the others
+_MANY = 4  # lost readings
+_SHARE = 0.3  # of the median distance, that the least one is
 
-UNTIL, ENTRY, STILL = range(3)
+UNTIL, ENTRY, STILL, AGO, FALL, RUNS = range(6)
 
 
 class Dropout:
     """Calls constant readings that are far from all readings around, once the channel came back from them.
 
-    Its rows are the time until which readings have been called, ms, the size of the last step that was one, and
-    whether the last was none.
+    Its rows are the time until which readings have been called, ms, the size of the last step that was one,
+    whether the last was none, the readings since the last zero, the last value before zero, and how often it was
+    truly zero.
     """
 
-    rows = 3
+    rows = 6
 
     def judge(self, look: Look, own: Floats) -> None:
-        """Looks at what comes back with a large step from a value that came twice."""
+        """Looks at what comes back with a large step from a value that came twice, and at zeros some readings later."""
+        ago, zero = own[AGO], (look.value == 0).nonzero()[0]
+        ago += 1
+        if len(zero):
+            fell = zero[look.own[LAST][zero] != 0]
+            own[FALL, fell] = look.own[LAST][fell]
+            ago[zero] = 0
+        due = (ago == _LATER).nonzero()[0]
+        if len(due):
+            due = due[look.own[STEADY][due] < _OFTEN]
+            if len(due):
+                self._try_zeros(look, own, due)
         still = own[STILL]
         back = still.nonzero()[0]
         if len(back):
-            back = back[look.size[back] > _STEPS[0] * look.own[STEP][back]]
+            back = back[(look.size[back] > _STEPS * look.own[STEP][back]) & (look.own[LAST][back] != 0)]
         if len(back):
             back = back[~look.young[back] & (look.own[STEADY][back] < _OFTEN)]
             back = back[~(look.beside[COMMON_ACTIVITY][back] > _UNQUIET)]
@@ -53,45 +92,94 @@ class Dropout:
         own[ENTRY, on] = before
 
     @staticmethod
-    def _try(look: Look, own: Floats, places: Ints) -> None:
-        """Calls what was lost.
+    def _try_zeros(look: Look, own: Floats, places: Ints) -> None:
+        """Calls zeros that were lost, once values have been there again for a while."""
+        window = look.window(places, WINDOW)
+        lost = window.value == 0
+        found = _are_new(look, own, places, window, lost)
+        own[RUNS, places[~found]] += 1
+        for row in np.flatnonzero(found).tolist():
+            _say(look, own, int(places[row]), window.time[row], lost[row])
 
-        Args:
-            look: The readings.
-            own: Rows.
-            places: int64[m], of channels that may be back.
-        """
+    @staticmethod
+    def _try(look: Look, own: Floats, places: Ints) -> None:
+        """Calls what was lost to another constant."""
         window = look.window(places, WINDOW)
         off = window.value - look.own[LAST, places, None]
         every = off == 0
-        some = every.sum(1) >= np.where(look.own[LAST][places] == 0, *_MANY)
+        some = every.sum(1) >= _MANY
         if not some.any():
             return
         places, off, every = places[some], off[some], every[some]
         last = np.zeros_like(every)
         last[:, :-1] = np.logical_and.accumulate(every[:, -2::-1], 1)[:, ::-1]
-        # what was lost again and again is more; but a true zero of the hours before is not to hide what is lost now
+        # what was lost again and again is more; but the same value of the hours before is not to hide what is lost now
         found_all, found_last = (_is_lost(look, own, places, off, lost) for lost in (every, last))
-        found = found_all | found_last
-        if not found.any():
-            return
         times = window.time[some]
-        for row in np.flatnonzero(found).tolist():
-            place, time = int(places[row]), times[row]
-            lost = (every if found_all[row] else last)[row].astype(np.int64)
-            begins, ends = np.flatnonzero(np.diff(lost, prepend=0) > 0), np.flatnonzero(np.diff(lost) < 0)
-            for since, until in zip(time[begins].tolist(), time[ends].tolist(), strict=True):
-                if until > own[UNTIL, place]:
-                    look.say(place, since, until, What.DROPOUT, 0.95, ["constant", "steps there and back"])
-            own[UNTIL, place] = time[-2]
+        for row in np.flatnonzero(found_all | found_last).tolist():
+            _say(look, own, int(places[row]), times[row], (every if found_all[row] else last)[row])
+
+
+def _say(look: Look, own: Floats, place: int, time: Floats, lost: Flags) -> None:
+    """Calls lost readings of a channel, at their times, that have not been called."""
+    number = lost.astype(np.int64)
+    begins, ends = np.flatnonzero(np.diff(number, prepend=0) > 0), np.flatnonzero(np.diff(number) < 0)
+    for since, until in zip(time[begins].tolist(), time[ends].tolist(), strict=True):
+        if until > own[UNTIL, place]:
+            look.say(place, since, until, What.DROPOUT, 0.95, ["constant", "steps there and back"])
+    own[UNTIL, place] = time[ends[-1]]
+
+
+def _are_new(look: Look, own: Floats, places: Ints, window: Window, lost: Flags) -> Flags:
+    """bool[m], whether a channel is zero as it hardly ever is, no slope leads there, and neighbours tell otherwise.
+
+    Args:
+        look: The readings.
+        own: Rows.
+        places: int64[m], of channels.
+        window: Of the latest k readings.
+        lost: bool[m, k], which of them are zero.
+    """
+    many, value = lost.sum(1), window.value
+    size = np.abs(value)
+    into, out = ~lost[:, :-1] & lost[:, 1:], lost[:, :-1] & ~lost[:, 1:]
+    slope = (_slopes(size) & into[:, 2:]).any(1) | (_slopes(size[:, ::-1]) & out[:, -3::-1]).any(1)
+    fall = np.where(lost[:, 0], np.abs(own[FALL, places]), 0)[:, None]
+    ends = np.concatenate((size[:, :-1] * into, size[:, 1:] * out, fall), 1)
+    ends.partition(ends.shape[1] - 2, 1)
+    steep, other = (np.minimum(_decades(look, places, ends[:, place]), _MOST) for place in (-1, -2))
+    rare = np.log10(look.own[COUNT, places] / (own[RUNS, places] + _FIRST))
+    score = steep + _OTHER * other + _RARITY * rare - np.log10(np.maximum(into.sum(1), 1))
+    found: Flags = (score >= _EVIDENCE) & (many >= _LEAST) & ~slope & ~look.young[places]
+    found &= rare > _SELDOM
+    found &= (value > 0).any(1) != (value < 0).any(1)
+    found &= (look.rules.suspect_low[look.rule[places]] > _BELOW) | (other > _RARE)
+    if not found.any():
+        return found
+    said = _middle(np.where(lost & np.isfinite(window.common), window.common, np.nan))
+    expected = look.own[MEAN, places] + look.shown[places] * said
+    heard = np.isfinite(said) & (look.tie[places] > _TIED)
+    least = np.maximum(
+        _EXPECTED[0] * look.own[APART, places] * look.spread[places],
+        _EXPECTED[1] * _middle(np.where(lost, np.nan, size)),
+    )
+    found &= ~heard | (np.abs(expected) > least)
+    return found
+
+
+def _slopes(size: Floats) -> Flags:
+    """bool[m, k - 3], whether a reading, from the third to the last but one, ends a slope."""
+    last, before, first = size[:, 2:-1], size[:, 1:-2], size[:, :-3]
+    slopes: Flags = (last < _SLOPE[0] * before) & (before < _SLOPE[1] * first)
+    return slopes
 
 
 def _may_be_lost(look: Look, own: Floats, places: Ints) -> Flags:
-    """bool[m], whether the steps there and back are large enough, if they are to another constant than zero."""
+    """bool[m], whether the steps there and back are large enough."""
     nearest = np.minimum(look.size[places], own[ENTRY][places])
     with np.errstate(invalid="ignore", divide="ignore"):
-        large = (nearest / look.own[STEP][places] >= _STEPS[1]) & (_decades(look, places, nearest) >= _DECADES[1])
-    may: Flags = large | (look.own[LAST][places] == 0)
+        may: Flags = nearest / look.own[STEP][places] >= _STEPS
+    may &= _decades(look, places, nearest) >= _DECADES
     return may
 
 
@@ -113,27 +201,14 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
     one_sided = (around & (off > 0)).any(1) != (around & (off < 0)).any(1)
     far = np.where(around, np.abs(off), np.nan)
     # the step there is known even if it was before the first of the readings
-    there, back = own[ENTRY, places], look.size[places]
+    there = own[ENTRY, places]
     nearest = np.minimum(np.nanmin(far, 1), there)
     share = nearest / np.maximum(_middle(far), there * lost[:, 0])
-    steps = nearest / look.own[STEP, places]
     # where it goes that fast all around, it goes there by itself
     pairs = around[:, 1:] & around[:, :-1]
     pace = (np.abs(np.diff(off)) * pairs).sum(1) / np.maximum(pairs.sum(1), 1)
-    decades = _decades(look, places, nearest)
-    of_there, of_back = (_decades(look, places, its) for its in (there, back))
-    zero, many = look.own[LAST, places] == 0, lost.sum(1)
-    far_off = (steps >= np.where(zero, *_STEPS)) & (decades >= np.where(zero, *_DECADES)) & (share >= _SHARE[0])
-    far_off &= np.maximum(of_there, of_back) >= _RARE
-    new = -np.log10(np.maximum(look.own[ZEROS, places], 0.01))
-    plain = zero & (share >= _SHARE[1]) & ~far_off
-    odd = plain & (steps >= 1) & (many >= _MANY[1])
-    odd &= np.minimum(of_there, 4) + np.minimum(of_back, 4) + new >= _ODD
-    for row in np.flatnonzero(plain).tolist():
-        others = off[row] != 0
-        among = np.abs(np.diff(off[row]))[others[1:] & others[:-1]]
-        plain[row] = len(among) and nearest[row] >= _CLEAR * np.quantile(among, 0.9)
-    found: Flags = one_sided & (nearest > _FASTER * pace) & (many >= np.where(zero, *_MANY)) & (far_off | odd | plain)
+    found: Flags = one_sided & (nearest > _FASTER * pace) & (lost.sum(1) >= _MANY) & (share >= _SHARE)
+    found &= (nearest >= _STEPS * look.own[STEP, places]) & (_decades(look, places, nearest) >= _DECADES)
     return found
 
 

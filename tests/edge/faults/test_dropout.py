@@ -50,6 +50,32 @@ def test_a_zero_that_is_reached_step_by_step_is_true() -> None:
     assert say([Dropout()], {"a": {"no2": values}}) == []
 
 
+def test_a_few_zeros_are_called_where_values_are_small_but_never_zero() -> None:
+    random = np.random.default_rng(9)
+    values: Floats = np.round(2 + random.gamma(1.5, 3.0, 1000))
+    values[AT - 1 : AT + 6] = 9, 0, 0, 0, 0, 0, 11
+    assert places(say([Dropout()], {"a": {"so2": values}}), What.DROPOUT) == [(AT, AT + 4)]
+
+
+@pytest.mark.parametrize(("slope", "calls"), [((40, 40), 1), ((25, 9), 0)])
+def test_what_leads_away_from_zeros_tells_whether_they_are_true(slope: tuple[int, int], calls: int) -> None:
+    values = dust(10)
+    values[AT - 3 : AT + 12] = 40, 40, 40, 0, 0, 0, 0, 0, 0, *reversed(slope), 40, 40, 40, 40
+    assert len(say([Dropout()], {"a": {"no2": values}})) == calls
+
+
+def test_zeros_that_the_neighbours_have_as_well_are_true() -> None:
+    town = {}
+    for number in range(6):
+        values = np.maximum(dust(11) + np.random.default_rng(number).integers(-2, 3, 1000), 3)
+        values[AT : AT + 6] = 0
+        town[f"s{number}"] = {"no2": values}
+    alone = {name: {"no2": np.where(values["no2"] > 0, values["no2"], 40)} for name, values in town.items()}
+    alone["s0"] = town["s0"]
+    assert say([Dropout()], town) == []
+    assert {verdict.what for verdict in say([Dropout()], alone)} == {What.DROPOUT}
+
+
 def test_wind_falls_calm_without_a_fault() -> None:
     random = np.random.default_rng(6)
     values: Floats = np.maximum(random.normal(1.0, 1.0, 1000), 0).round(1)
