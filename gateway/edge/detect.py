@@ -13,8 +13,7 @@ of the day. State is bounded; what loses power loses at most that state, and lea
 # ruff: noqa: PLR1730 - a comparison costs a third of what max() does, and is made for every reading
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from math import isfinite, sqrt
 from operator import gt
@@ -104,6 +103,10 @@ _SINGLE = 16  # with fewer readings, one at a time is faster
 _DENSE = 1.5  # a range of so many times as many columns as are judged is judged where it is
 
 
+# What is put back to take back what was learnt: whether it is of the counts or of the state, where, and what was there.
+_Entry = tuple[bool, Ints | slice | int | list[int], Floats | Counts | list[float] | list[int]]
+
+
 class Judged(NamedTuple):
     """What the detector says of some readings.
 
@@ -139,7 +142,7 @@ class Detector:
 
     def __init__(self, capacity: int = 256) -> None:
         self._places = Places()
-        self._journal: list[Callable[[], None]] | None = None
+        self._journal: list[_Entry] | None = None
         self._remembers = True
         self._spare: Floats = np.empty(0)
         self._hold(np.zeros((_ROWS, 0)), np.zeros((0, _CELLS), np.uint16))
@@ -201,8 +204,11 @@ class Detector:
 
     def undo(self) -> None:
         """Takes back what was learnt since `begin`."""
-        for take_back in reversed(self._journal or ()):
-            take_back()
+        for of_counts, places, before in reversed(self._journal or ()):
+            if of_counts:
+                self._counts.reshape(-1)[places] = before
+            else:
+                self._state[:, places] = before
         self._journal = []
 
     def score(self, channel: Ints, time: Ints, value: Floats, sensitivity: Floats | float = 1.0) -> Judged:
@@ -271,13 +277,7 @@ class Detector:
             before = kept
         elif isinstance(some, slice):
             before = before.copy()
-        self._journal.append(partial(self._put, some, before))
-
-    def _put(self, place: Ints | slice | int, before: Floats | list[float]) -> None:
-        self._state[:, place] = before
-
-    def _put_cells(self, cells: Ints | list[int], before: Counts | list[int]) -> None:
-        self._counts.reshape(-1)[cells] = before
+        self._journal.append((False, some, before))
 
     def _scattered(self, place: Ints, time: Ints, value: Floats, sensitivity: Floats | float) -> Judged:
         """Channels at any places, no two at the same."""
@@ -400,8 +400,7 @@ class Detector:
         near = 2 * middle + counts.take(middle_cell - 1) + counts.take(middle_cell + 1)
         rarity: Floats = np.maximum(_LOG_ROW.take(total) - _LOG_CELL.take(near), 0)
         if self._journal is not None:
-            self._journal.append(partial(self._put_cells, middle_cell, middle.copy()))
-            self._journal.append(partial(self._put_cells, last_cell, total.copy()))
+            self._journal += ((True, middle_cell, middle.copy()), (True, last_cell, total.copy()))
         rarity[(total <= _FEW) | ~varies] = 0
         total += varies
         middle += varies
@@ -416,7 +415,7 @@ class Detector:
         counts = self._counts.reshape(-1)
         before = counts[cells]
         if self._journal is not None:
-            self._journal.append(partial(self._put_cells, cells, before))
+            self._journal.append((True, cells, before))
         halved = before >> 1
         halved[:, -1] = halved[:, :-1].sum(1)
         counts[cells] = halved
@@ -431,7 +430,7 @@ class Detector:
         if not isfinite(value) or time <= last:
             return 0.0, False
         if self._journal is not None and self._remembers:
-            self._journal.append(partial(self._put, place, own))
+            self._journal.append((False, place, own))
         if not -_LARGEST <= value <= _LARGEST:
             value = _LARGEST if value > 0 else -_LARGEST
         count += 1
@@ -564,7 +563,7 @@ class Detector:
         total, middle = cells[last], cells[place]
         near = 2 * middle + cells[place - 1] + cells[place + 1]
         if self._journal is not None:
-            self._journal.append(partial(self._put_cells, [place, last], [middle, total]))
+            self._journal.append((True, [place, last], [middle, total]))
         cells[place] = middle + 1
         cells[last] = total + 1
         if total + 1 >= _FULL:

@@ -100,6 +100,7 @@ class Rules:
                     self.below[index, level] = limit.below
         self.mildest_above = self.above.min(1)
         self.mildest_below = self.below.max(1)
+        self.mildest = [*zip(self.mildest_above.tolist(), self.mildest_below.tolist(), strict=True)]
 
 
 def _or_infinite(values: Iterable[float | None]) -> Floats:

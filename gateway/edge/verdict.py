@@ -6,6 +6,7 @@ its *neighbours*, as they were at most five minutes before.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,53 +72,61 @@ class Judge:
         Args:
             readings: Inspected readings; flags and reasons are changed in place.
         """
-        verdicts: list[Verdict] = []
-        count = len(readings.channel)
+        count, starts = len(readings.channel), readings.starts
         if not count:
-            return verdicts
+            return []
         self._make_ready()
-        starts = readings.starts
+        columns = readings.channel, readings.rule, readings.time, readings.value, readings.flag, readings.reason
         if len(starts) == 1:
-            ahead = bool(readings.reason[starts[0]] & int(Reason.FUTURE))
-            minutes, turns, ends = [self._minute if ahead else int(readings.times[0]) // _MINUTE], [0], [count]
-        else:
-            late = (readings.reason[starts] & int(Reason.FUTURE)) != 0
-            minute = readings.times // _MINUTE
-            if np.count_nonzero(late):
-                minute[late] = self._minute
-            minute = np.maximum.accumulate(minute)
-            turns = [0, *((minute[1:] != minute[:-1]).nonzero()[0] + 1).tolist()]
-            minutes = minute[turns].tolist()
-            ends = [*starts[turns[1:]].tolist(), count]
-        first = 0
+            ahead = int(readings.reason[0]) & int(Reason.FUTURE)
+            verdicts = [] if ahead else self._reach(int(readings.times[0]) // _MINUTE)
+            return verdicts + self._collect(columns)
+        late = (readings.reason[starts] & int(Reason.FUTURE)) != 0
+        minute = readings.times // _MINUTE
+        if np.count_nonzero(late):
+            minute[late] = self._minute
+        minute = np.maximum.accumulate(minute)
+        turns = [0, *((minute[1:] != minute[:-1]).nonzero()[0] + 1).tolist()]
+        minutes = minute[turns].tolist()
+        ends = [*starts[turns[1:]].tolist(), count]
+        verdicts, first = [], 0
         for row, now, end in zip(turns, minutes, ends, strict=True):
-            if now > self._minute:
-                verdicts += self.finish()
-                self._minute = now
+            verdicts += self._reach(now)
             while first < end:
                 # whole messages, until there are enough
                 most, until = first + _AT_ONCE - self._collecting, end
                 if most <= end:
                     after = row + 1 + int(np.searchsorted(starts[row + 1 :], most))
                     until = int(starts[after]) if after < len(starts) else count
-                self._collect(readings, slice(first, until))
-                if self._collecting >= _AT_ONCE:
-                    verdicts += self.finish()
+                part = slice(first, until)
+                verdicts += self._collect(columns if until - first == count else [its[part] for its in columns])
                 first = until
         return verdicts
 
-    def _collect(self, readings: Readings, part: slice) -> None:
-        """Takes readings that are to be judged, and fails those of channels with a fault."""
-        channel, rule = readings.channel[part], readings.rule[part]
-        flag, reason = readings.flag[part], readings.reason[part]
-        self._collected.append((channel, rule, readings.time[part], readings.value[part], flag.copy(), reason.copy()))
+    def _reach(self, minute: int) -> list[Verdict]:
+        """Judges what has been collected, if a minute is later."""
+        if minute <= self._minute:
+            return []
+        verdicts = self.finish()
+        self._minute = minute
+        return verdicts
+
+    def _collect(self, columns: Sequence[npt.NDArray[Any]]) -> list[Verdict]:
+        """Takes readings that are to be judged, judges them if they are enough, fails those of channels with a fault.
+
+        Args:
+            columns: As ``_Columns``; flags and reasons are changed in place.
+        """
+        channel, rule, time, value, flag, reason = columns
+        self._collected.append((channel, rule, time, value, flag.copy(), reason.copy()))
         self._collecting += len(channel)
         if self._lasting:
             fault = self._state[known.CALLED][channel]
             failed = (fault > 0) & self._good(rule, flag, reason)
-            if failed.any():
+            if np.count_nonzero(failed):
                 flag[failed] = FAIL
                 reason[failed] |= np.left_shift(int(Reason.STUCK), fault[failed].astype(np.int32) - 1)
+        return self.finish() if self._collecting >= _AT_ONCE else []
 
     def _good(self, rule: Indices, flag: Bytes, reason: Indices) -> Flags:
         """Which values are readings that can be judged."""

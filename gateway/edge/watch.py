@@ -12,6 +12,7 @@ from gateway.edge.reasons import Reason
 from sensors.kinds import SEVERITIES
 
 _CALM_READINGS = 3  # readings below an event's limit that end it, so that noise around a limit is one event
+_FEW = 16  # values, from which on array operations cost less than a loop
 # a flood is one, though the battery is low, or the instrument at its end
 _SPEAKS_NOT_AGAINST = int(Reason.DIAGNOSTICS | Reason.UNUSUAL | Reason.OVER_RANGE)
 
@@ -65,6 +66,8 @@ class Watch:
     def watch(self, readings: Readings) -> list[Event]:
         """The events that began, changed in severity, or ended; only good values that are not late count."""
         self._before = {}
+        if len(readings.channel) <= _FEW and self._calm_all(readings):
+            return []
         rules, rule, value = self._channels.rules, readings.rule, readings.value
         self._make_room()
         beyond = (value >= rules.mildest_above[rule]) | (value <= rules.mildest_below[rule])
@@ -132,6 +135,17 @@ class Watch:
             channels.tolist(), *(state[name].tolist() for name in ("level", "calm", "since")), strict=True
         ):
             self._set(channel, _Course(*course))
+
+    def _calm_all(self, readings: Readings) -> bool:
+        """Whether no value is beyond a limit, and no event runs; asked of one after another, for they are few."""
+        mildest = self._channels.rules.mildest
+        for channel, rule, value in zip(
+            readings.channel.tolist(), readings.rule.tolist(), readings.value.tolist(), strict=True
+        ):
+            above, below = mildest[rule]
+            if value >= above or value <= below or channel in self._since:
+                return False
+        return True
 
     def _course(self, channel: int) -> _Course:
         if channel not in self._since:
