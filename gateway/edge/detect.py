@@ -333,23 +333,24 @@ class Detector:
         value = np.minimum(np.maximum(value, -_LARGEST), _LARGEST)
         count = own[_COUNT]
         count += 1
-        young = int(count.min()) <= _OLD
+        youngest, oldest = float(np.minimum.reduce(count)), float(np.maximum.reduce(count))
+        age = youngest if youngest == oldest else count  # what is computed of one number is cheaper
         step, usual = time - own[_TIME], own[_INTERVAL]
-        if young:
+        if youngest <= 2:  # noqa: PLR2004 - an interval takes two
             new = count == 1
             own[_LEVELS, new] = value[new]
             own[_RANGES, new] = value[new]
             own[_RENEWAL, new] = _RENEWED
-            usual[:] = np.where(count == 2, step, usual)  # noqa: PLR2004 - an interval takes two
+            usual[:] = np.where(count == 2, step, usual)  # noqa: PLR2004
             step[new] = 0
         longest = _GAP * usual
         gap = step > longest
-        if gap.any():
+        if np.count_nonzero(gap):
             for row in (_FAST, _MIDDLE, _BEFORE):
                 own[row, gap] = value[gap]
         usual += _INTERVAL_WEIGHT * (np.minimum(step, longest) - usual)
 
-        weight = np.maximum(_WEIGHT, 1 / count) if young else _WEIGHT
+        weight = np.maximum(_WEIGHT, 1 / age) if youngest <= _OLD else _WEIGHT
         levels, squares, smoothed = own[_LEVELS], own[_SQUARES], own[_SMOOTHED]
         views = np.empty((_VIEWS, len(place)))
         slow, change = own[_SLOW].copy(), value - own[_BEFORE]
@@ -370,15 +371,17 @@ class Detector:
         smoothed += weight[_SMOOTHED] * (target - smoothed)
         views[8], views[9], views[10], views[11:] = target[2], own[_HOURLY], target[3], own[_PAIRED : _PAIRED_LONG + 1]
 
-        _, which, surprise = calibrate(Calibration(own[_QUANTILE], own[_EXCESS], own[_BEYOND]), count, views)
+        _, which, surprise = calibrate(Calibration(own[_QUANTILE], own[_EXCESS], own[_BEYOND]), age, views)
         evidence = np.sqrt(np.bincount(which, surprise * surprise, len(place)))
         memory = own[_MEMORY]
-        alarm = (evidence * sensitivity > THRESHOLD) & (evidence > memory)
-        alarm &= (count > LEARNING) & (count - own[_ALARMED] > _PAUSE)
-        memory *= 1 - _HALF / np.minimum(np.maximum(_HALF_LIFE * count, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
+        alarm = evidence * sensitivity > THRESHOLD
+        if np.count_nonzero(alarm):
+            alarm &= (evidence > memory) & (count > LEARNING) & (count - own[_ALARMED] > _PAUSE)
+        memory *= 1 - _HALF / np.minimum(np.maximum(_HALF_LIFE * age, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
         np.maximum(memory, evidence, out=memory)
-        memory[alarm] = _AFTER_ALARM * evidence[alarm]
-        own[_ALARMED, alarm] = count[alarm]
+        if np.count_nonzero(alarm):
+            memory[alarm] = _AFTER_ALARM * evidence[alarm]
+            own[_ALARMED, alarm] = count[alarm]
         own[_TIME] = time
         return Judged(evidence, alarm)
 
@@ -390,23 +393,36 @@ class Detector:
         varies = root[0] > 0
         if others is not None:
             varies &= ~others
-        root[root == 0] = 1
-        bins = (np.stack((centred, change)) / root + _SPAN) * _BINS_A_DEVIATION
-        cell, row = np.minimum(np.maximum(bins, 0), _BINS - 1).astype(np.int64)
-        start = np.stack((time // _HOUR % _HOURS, row + _HOURS)) * _ROW + place * _CELLS  # of the rows of counts
+        if np.count_nonzero(root) < root.size:
+            root[root == 0] = 1
+        bins = np.empty((2, len(place)))
+        np.divide(centred, root[0], out=bins[0])
+        np.divide(change, root[1], out=bins[1])
+        bins += _SPAN
+        bins *= _BINS_A_DEVIATION
+        cell, row = np.minimum(np.maximum(bins, 0, out=bins), _BINS - 1, out=bins).astype(np.int64)
+        hour, last_hour = int(np.minimum.reduce(time)) // _HOUR, int(np.maximum.reduce(time)) // _HOUR
+        start = np.empty((2, len(place)), np.int64)  # of the rows of counts
+        start[0] = hour % _HOURS if hour == last_hour else time // _HOUR % _HOURS
+        np.add(row, _HOURS, out=start[1])
+        start *= _ROW
+        start += place * _CELLS
         middle_cell, last_cell = start + (cell + 1), start + (_ROW - 1)
         counts = self._counts.reshape(-1)
         total, middle = counts.take(last_cell), counts.take(middle_cell)
-        near = 2 * middle + counts.take(middle_cell - 1) + counts.take(middle_cell + 1)
-        rarity: Floats = np.maximum(_LOG_ROW.take(total) - _LOG_CELL.take(near), 0)
+        near = 2 * middle
+        near += counts.take(middle_cell - 1)
+        near += counts.take(middle_cell + 1)
+        rarity: Floats = _LOG_ROW.take(total)
+        rarity -= _LOG_CELL.take(near)
+        np.maximum(rarity, 0, out=rarity)
+        rarity *= (total > _FEW) & varies
         if self._journal is not None:
-            self._journal += ((True, middle_cell, middle.copy()), (True, last_cell, total.copy()))
-        rarity[(total <= _FEW) | ~varies] = 0
-        total += varies
-        middle += varies
-        counts[middle_cell], counts[last_cell] = middle, total
+            self._journal += ((True, middle_cell, middle), (True, last_cell, total))
+        total = total + varies  # noqa: PLR6104 - what was there may be put back
+        counts[middle_cell], counts[last_cell] = middle + varies, total
         full = total >= _FULL
-        if full.any():
+        if np.count_nonzero(full):
             self._halve(start[full])
         return rarity
 
@@ -592,38 +608,45 @@ def _records(own: Floats, value: Floats, views: Floats) -> None:
         own[_RENEWAL, renewed] += _RENEWED
 
 
-def calibrate(own: Calibration, count: Floats, views: Floats) -> tuple[Ints, Ints, Floats]:
+def calibrate(own: Calibration, count: Floats | float, views: Floats) -> tuple[Ints, Ints, Floats]:
     """Compares views with their past, and learns from them.
 
     Args:
         own: The past; changed in place.
-        count: float64[n], readings so far, this one included.
+        count: float64[n], or the same of all, readings so far, this one included.
         views: float64[v, n], not negative.
 
     Returns:
         View, place among n, and surprise in decades, of all that is beyond its quantile.
     """
     quantile, excess, beyond = own
-    view, place = np.divmod(np.flatnonzero(views > quantile), len(count))
-    more, mean = views[view, place] - quantile[view, place], excess[view, place]
-    counts = (mean > 0) & (count[place] > _WARM)
+    view, place = np.divmod((views > quantile).reshape(-1).nonzero()[0], views.shape[1])
+    at = view, place
+    before, mean = quantile[at], excess[at]
+    now = views[at]
+    more = now - before
+    counts = mean > 0
+    if not isinstance(count, float):
+        counts &= count[place] > _WARM
+    elif count <= _WARM:
+        counts[:] = False
     surprise = np.minimum(more / np.where(counts, mean, np.inf) / _DECADE, _CAP)
     said = view, place, surprise
-    fresh = quantile[view, place] <= 0
-    if fresh.any():
-        first = view[fresh], place[fresh]
-        quantile[first], excess[first] = views[first], 0.5 * views[first]
-        view, place, more, mean = view[~fresh], place[~fresh], more[~fresh], mean[~fresh]
+    fresh = before <= 0
+    if np.count_nonzero(fresh):
+        first, old = (view[fresh], place[fresh]), ~fresh
+        quantile[first], excess[first] = now[fresh], 0.5 * now[fresh]
+        at, more, mean = (view[old], place[old]), more[old], mean[old]
     step = _LEAST_EXCESS * quantile
     np.maximum(step, excess, out=step)
     step *= _YOUTH / (count + _YOUNG) + _RATE
-    raised = step[view, place]
+    raised = step[at]
     step *= _TAIL
     quantile -= step
-    quantile[view, place] += raised
-    beyond[view, place] += 1
-    weight = np.maximum(_EXCESS_WEIGHT, 1 / (beyond[view, place] + 1))
-    excess[view, place] += weight * (np.minimum(more, _OUTLIER * mean) - mean)
+    quantile[at] += raised
+    beyond[at] = often = beyond[at] + 1
+    mean += np.maximum(_EXCESS_WEIGHT, 1 / (often + 1)) * (np.minimum(more, _OUTLIER * mean) - mean)
+    excess[at] = mean
     return said
 
 
