@@ -96,6 +96,16 @@ class Book:
         )
         return [Kept.model_validate_json(body) for (body,) in rows]
 
+    def between(self, start: int, end: int) -> list[Kept]:
+        """The alerts that began with start <= time < end, in ms UTC.
+
+        Raises:
+            StoreError: If the file cannot be read.
+        """
+        rows = self._run("SELECT body FROM alert WHERE changed >= ?", (start,))
+        alerts = (Kept.model_validate_json(body) for (body,) in rows)
+        return [alert for alert in alerts if start <= alert.since < end]
+
     def write(self, alerts: Iterable[Kept], letters: Iterable[Letter] = ()) -> None:
         """Writes alerts as they are now, and what is to be told of them; on disk when it returns.
 

@@ -199,6 +199,14 @@ class Desk:
         chosen = (alert for name, alert in self._alerts.items() if self._changed[name] > since_version)
         return [self.describe(alert) for alert in sorted(chosen, key=_urgency)]
 
+    def between(self, start: int, end: int) -> list[Kept]:
+        """The alerts that began with start <= time < end, in ms UTC, as they are kept.
+
+        Raises:
+            StoreError: If the file of alerts cannot be read.
+        """
+        return self._book.between(start, end)
+
     def cap(self, alert: Kept) -> bytes:
         """An alert as Common Alerting Protocol 1.2."""
         return cap.document(alert, self._view, self._config)

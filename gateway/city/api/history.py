@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 
 from gateway.city import export, past, wholeness
+from gateway.city import month as months
 from gateway.city import view as city
 from gateway.city.api.context import Reader
 from gateway.city.api.read import Id, latest_of, moment_of, span_of
 from gateway.city.export import Csv
+from gateway.city.month import Month
 from gateway.city.past import Past
 from gateway.city.problems import ProblemError
 from gateway.city.wholeness import Wholeness
@@ -56,6 +58,15 @@ async def sensor_wholeness(here: Reader, sensor_id: Id, start: From = None, end:
     latest = await latest_of(here, sensor_id)
     first, last = span_of(start, end, _DAY_MS)
     return await wholeness.look(here.view.store, here.view.sensor(latest, last), first, last)
+
+
+@router.get("/api/v1/months/{month}", tags=["cases"])
+async def town_month(
+    here: Reader,
+    month: Annotated[str, Path(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", examples=["2026-11"])],
+) -> Month:
+    """A month's cases by class, district and department, its alerts, and how available its sensors were."""
+    return await months.look(month, city.now_ms(), here.view, here.desk, here.cases)
 
 
 @router.get("/api/v1/past", tags=["city"])

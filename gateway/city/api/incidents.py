@@ -11,7 +11,7 @@ from gateway.city.api.context import Asking, Reader
 from gateway.city.auth.people import now_ms
 from gateway.city.database.tables import Incident
 from gateway.city.incidents.cases import Cases, Report, Wish
-from gateway.city.incidents.figures import figures
+from gateway.city.incidents.figures import figures, opened
 from gateway.city.incidents.models import (
     CaseDetail,
     CaseIn,
@@ -145,7 +145,9 @@ def classes(here: Reader) -> ClassList:
 @router.get("/incident-figures")
 def incident_figures(here: Reader, days: Annotated[int, Query(ge=1, le=3660)] = 30) -> FiguresOut:
     """How well cases are dealt with: those that were opened in the last days."""
-    found = figures(here.cases.database, here.cases.classes, now_ms() - days * _DAY_MS)
+    now = now_ms()
+    cases = opened(here.cases.database, now - days * _DAY_MS, now + 1)
+    found = figures(cases, here.cases.classes)
     return FiguresOut(days=days, goal_hours=here.cases.classes.goal / 3_600_000, **dataclasses.asdict(found))
 
 

@@ -70,6 +70,7 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "PUT /api/v1/reports/{receipt}/photo": EVERYONE,
     "GET /api/v1/incident-classes": SIGNED_IN,
     "GET /api/v1/incident-figures": SIGNED_IN,
+    "GET /api/v1/months/{month}": SIGNED_IN,
     "GET /api/v1/session": SIGNED_IN,
     "PUT /api/v1/session/password": SIGNED_IN,
     "GET /api/v1/sessions": SIGNED_IN,

@@ -5,6 +5,7 @@ A case counts where it belongs to: one is *filed* or refused, *dispatched* right
 handled them, and they would flatter the mean.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -32,10 +33,14 @@ class Figures:
     closed_by_themselves: int
 
 
-def figures(database: Database, classes: Classes, since: int) -> Figures:
-    """The figures of the cases that were opened since ``since``, in milliseconds."""
+def opened(database: Database, start: int, end: int) -> list[Incident]:
+    """The cases that were opened with start <= time < end, in milliseconds."""
     with database.read() as transaction:
-        cases = list(transaction.scalars(select(Incident).where(Incident.opened >= since)))
+        return list(transaction.scalars(select(Incident).where(Incident.opened >= start, Incident.opened < end)))
+
+
+def figures(cases: Sequence[Incident], classes: Classes) -> Figures:
+    """The figures of some cases."""
     by_state: dict[str, int] = {state.value: 0 for state in State}
     for case in cases:
         by_state[case.state] += 1

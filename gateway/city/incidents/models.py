@@ -153,10 +153,9 @@ class ClassList(BaseModel):
     departments: list[DepartmentOut]
 
 
-class FiguresOut(BaseModel):
+class Shares(BaseModel):
     """How well cases are dealt with; shares from 0 to 1, null where nothing is counted."""
 
-    days: int
     reported: int
     by_state: dict[str, int]
     filing_rate: float | None = Field(description="filed, of those that were filed or refused")
@@ -165,8 +164,14 @@ class FiguresOut(BaseModel):
     closed_on_time: float | None = Field(description="within all limits of its class together, of those closed")
     rework_rate: float | None = Field(description="sent back by verification, of those that were handled")
     hours_per_case: float | None = Field(description="mean, from report to closing")
-    goal_hours: float
     closed_by_themselves: int = Field(description="their cause was over; not counted in the shares and the mean")
+
+
+class FiguresOut(Shares):
+    """How well the cases are dealt with that were opened in the last days."""
+
+    days: int
+    goal_hours: float
 
 
 class PublicClass(BaseModel):

@@ -4,11 +4,12 @@ Times are milliseconds UTC. Flags are QARTOD's: 1 good, 2 not evaluated, 3 suspe
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 GOOD, NOT_EVALUATED, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9
+HOUR_MS = 3_600_000
 _WORST_FIRST = (FAIL, SUSPECT, GOOD, NOT_EVALUATED, MISSING)
 
 QC_SUFFIX = "_qc"
@@ -121,6 +122,13 @@ class Verdict(NamedTuple):
     def lasts(self) -> bool:
         """The fault goes on: it was told by a reading that was part of it, and has not ended."""
         return not self.over and self.what != UNDECIDED and self.until == self.time
+
+
+class Heard(NamedTuple):
+    """When a sensor was heard: the time of its first reading that is kept, and the hours, since 1970, with any."""
+
+    first: int
+    hours: frozenset[int]
 
 
 Means = dict[tuple[SensorKey, str], list[StepMean]]
@@ -243,6 +251,9 @@ class Store(Protocol):
         Returns:
             By sensor and quantity, in order of time.
         """
+
+    async def heard(self, start: int, end: int, without: Collection[str]) -> dict[SensorKey, Heard]:
+        """In which hours with start <= time < end sensors had a reading other than of the quantities ``without``."""
 
     async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
         """Values that failed with start <= time < end, in order, at most ``MAX_POINTS`` of them."""

@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from gateway.city.store import base, hours
 from gateway.city.store.base import (
+    HOUR_MS,
     MAX_POINTS,
     NOT_EVALUATED,
     QC_SUFFIX,
@@ -115,6 +116,17 @@ _VERDICTS = """
 SELECT v.id, s.kind, s.site, s.sensor, c.quantity, v.what, v.since, v.until, v.time, v.confidence, v.reason
 FROM verdict v CROSS JOIN channel c ON c.id = v.channel CROSS JOIN sensor s ON s.id = c.sensor
 WHERE v.since < :end
+"""
+# From each hour's first reading to that of the next hour that has one, so that no others are looked at.
+_HOURS = """
+WITH RECURSIVE found (time) AS (
+    SELECT min(time) FROM reading WHERE channel = :channel AND time >= :start AND time < :end
+    UNION ALL
+    SELECT (SELECT min(time) FROM reading WHERE channel = :channel
+            AND time >= (found.time / 3600000 + 1) * 3600000 AND time < :end)
+    FROM found WHERE found.time IS NOT NULL
+)
+SELECT time / 3600000 FROM found WHERE time IS NOT NULL
 """
 
 _P = ParamSpec("_P")
@@ -236,6 +248,10 @@ class EmbeddedStore:
         mean = _MEAN_ENERGY if energy else _MEAN
         names = {"start": start, "end": end, "step": step}
         return await self._in(self._readers, EmbeddedStore._means, kind, quantities, _MEANS.format(mean=mean), names)
+
+    async def heard(self, start: int, end: int, without: Collection[str]) -> dict[SensorKey, base.Heard]:
+        """In which hours sensors had a reading, by a look at one reading an hour."""
+        return await self._in(self._readers, EmbeddedStore._heard, start, end, without)
 
     async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
         """Values that failed with start <= time < end, in order."""
@@ -528,6 +544,27 @@ class EmbeddedStore:
                 rows = connection.execute(query, {**names, "channel": channel})
                 means[SensorKey(kind, site, sensor), quantity] = list(itertools.starmap(StepMean, rows))
         return {channel: steps for channel, steps in means.items() if steps}
+
+    def _heard(
+        self, connection: sqlite3.Connection, start: int, end: int, without: Collection[str]
+    ) -> dict[SensorKey, base.Heard]:
+        channels = connection.execute(
+            "SELECT s.kind, s.site, s.sensor, c.quantity, c.id, (SELECT min(time) FROM reading WHERE channel = c.id)"
+            " FROM channel c JOIN sensor s ON s.id = c.sensor"
+        ).fetchall()
+        heard: dict[SensorKey, base.Heard] = {}
+        whole = (end - 1) // HOUR_MS - start // HOUR_MS + 1
+        for kind, site, sensor, quantity, channel, first in channels:
+            if quantity in without or first is None:
+                continue
+            key = SensorKey(kind, site, sensor)
+            known = heard.get(key, base.Heard(first, frozenset()))
+            hours = known.hours
+            if len(hours) < whole:  # another of its quantities may fill what is missing
+                rows = connection.execute(_HOURS, {"channel": channel, "start": start, "end": end})
+                hours |= {hour for (hour,) in rows}
+            heard[key] = base.Heard(min(first, known.first), hours)
+        return heard
 
     def _quarantined(
         self, connection: sqlite3.Connection, key: SensorKey, quantity: str, start: int, end: int

@@ -7,7 +7,7 @@ is known, so that a quantity that is reported once an hour keeps its reading.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,7 @@ from gateway.city.store import base
 from gateway.city.store.base import (
     FAIL,
     GOOD,
+    HOUR_MS,
     MAX_POINTS,
     MISSING,
     NOT_EVALUATED,
@@ -27,6 +28,7 @@ from gateway.city.store.base import (
     Event,
     EventPoint,
     GatewayHealth,
+    Heard,
     LatestSensor,
     Quarantined,
     Reading,
@@ -208,6 +210,27 @@ class InfluxStore:
         }
         return {channel: steps for channel, steps in means.items() if steps}
 
+    async def heard(self, start: int, end: int, without: Collection[str]) -> dict[SensorKey, Heard]:
+        """In which hours sensors had a reading, by counts of an hour."""
+        kinds = await self._sensor_kinds()
+        where = f"WHERE time >= {start:d}ms AND time < {end:d}ms"
+        counts = [
+            f'SELECT count(*) FROM {_name(kind)} {where} GROUP BY time({HOUR_MS:d}ms),"site","sensor" fill(none)'  # noqa: S608 - escaped
+            for kind in kinds
+        ]
+        firsts = [
+            f'SELECT * FROM {_name(kind)} WHERE time < {end:d}ms GROUP BY "site","sensor" ORDER BY time LIMIT 1'  # noqa: S608 - escaped
+            for kind in kinds
+        ]
+        first = {_series_key(series): row["time"] for series in await self._query(*firsts) for row in _rows(series)}
+        others = {f"count_{name}{suffix}" for name in without for suffix in ("", QC_SUFFIX)} | {"time"}
+        heard = {}
+        for series in await self._query(*counts):
+            key = _series_key(series)
+            hours = {row["time"] // HOUR_MS for row in _rows(series) if any(row[name] for name in row.keys() - others)}
+            heard[key] = Heard(first.get(key, start), frozenset(hours))
+        return {key: heard.get(key, Heard(at, frozenset())) for key, at in first.items()} | heard
+
     async def quarantined(self, key: SensorKey, quantity: str, start: int, end: int) -> list[Quarantined]:
         """Values that failed with start <= time < end, in order."""
         found = await self._query(
@@ -263,7 +286,7 @@ class InfluxStore:
         ]
         for series in await self._query(*queries):
             tags = series["tags"]
-            key = SensorKey(series["name"], tags["site"], tags["sensor"])
+            key = _series_key(series)
             if key.sensor:
                 sensor = known.setdefault(key, LatestSensor(key, tags["gateway"]))
                 _merge(sensor, tags["gateway"], list(_rows(series)))
@@ -332,6 +355,10 @@ class InfluxStore:
             msg = f"{where} cannot answer for database '{config.database}': {failure}; check database in [store]"
             raise StoreError(msg)
         return [result.get("series", []) for result in results]
+
+
+def _series_key(series: dict[str, Any]) -> SensorKey:
+    return SensorKey(series["name"], series["tags"]["site"], series["tags"]["sensor"])
 
 
 def _name(identifier: str) -> str:
