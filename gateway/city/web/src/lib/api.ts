@@ -393,6 +393,26 @@ export interface Shares {
   closed_by_themselves: number
 }
 
+/** The figures of a class, a district or a department; null for cases that have none. */
+export interface MonthRow extends Shares {
+  name: string | null
+}
+
+export interface Month {
+  month: string
+  start: string
+  end: string
+  over: boolean
+  goal_hours: number
+  total: Shares
+  classes: MonthRow[]
+  districts: MonthRow[]
+  departments: MonthRow[]
+  alerts: ({ kind: string } & Record<Severity, number>)[]
+  sensors: { kind: string; sensors: number; availability: number | null }[]
+  worst: { id: string; availability: number }[]
+}
+
 export interface Figures extends Shares {
   days: number
   by_state: Record<CaseState, number>
@@ -415,6 +435,7 @@ export const getCases = (openOnly: boolean, limit = 500) => call<{ incidents: Ca
 export const getCase = (id: number) => call<CaseDetail>(`/api/v1/incidents/${id}`)
 export const getCaseClasses = () => call<CaseClasses>('/api/v1/incident-classes')
 export const getFigures = () => call<Figures>('/api/v1/incident-figures')
+export const getMonth = (month: string) => call<Month>(`/api/v1/months/${month}`)
 export const openCase = (kind: string, text: string) => change<CaseDetail>('/api/v1/incidents', { kind, text })
 export const takeStep = (id: number, step: Record<string, unknown>) => change<CaseDetail>(`/api/v1/incidents/${id}/steps`, step)
 export const addPhoto = async (id: number, stage: Stage, photo: Blob) =>

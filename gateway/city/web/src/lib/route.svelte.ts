@@ -1,5 +1,5 @@
 /** Which page is shown: it stands behind the # of the address, so that a link, a bookmark and the back button work. */
-export const PLACES = ['wall', 'past', 'cases', 'gateways', 'sensors', 'settings'] as const
+export const PLACES = ['wall', 'past', 'cases', 'month', 'gateways', 'sensors', 'settings'] as const
 export type Place = (typeof PLACES)[number]
 /** The places of the menu. */
 export const MENU = ['wall', 'past', 'cases', 'gateways'] as const satisfies readonly Place[]

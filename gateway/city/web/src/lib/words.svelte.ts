@@ -56,6 +56,26 @@ const WORDS = {
   fasterOne: ['他人已先操作，案件已更新。', 'Somebody was faster; the case is shown as it is now.', '다른 사람이 먼저 처리했습니다. 현재 상태를 표시합니다.'],
   caseDays: ['最近 {n} 天上报的案件', 'Cases of the last {n} days', '최근 {n}일 사건'],
   caseGoal: ['（目标 {hours}）', '(goal {hours})', '(목표 {hours})'],
+  monthReport: ['{month} 月报', 'Monthly report, {month}', '{month} 월간 보고'],
+  monthLink: ['月报', 'Monthly report', '월간 보고'],
+  monthPrint: ['打印或存为 PDF', 'Print, or save as PDF', '인쇄 또는 PDF 저장'],
+  monthSpan: ['{start} 至 {end}', '{start} to {end}', '{start} ~ {end}'],
+  monthLasts: ['（本月尚未结束）', '(the month is not over)', '(이달은 아직 끝나지 않음)'],
+  monthAhead: ['这个月尚未开始。', 'This month has not begun.', '아직 시작되지 않은 달입니다.'],
+  monthClasses: ['按类别', 'By class', '분류별'],
+  monthDistricts: ['按区域', 'By district', '구역별'],
+  monthDepartments: ['按部门', 'By department', '부서별'],
+  monthNoDistrict: ['无区域', 'no district', '구역 없음'],
+  monthNoDepartment: ['未派遣', 'not dispatched', '미배정'],
+  monthNoCases: ['本月没有案件。', 'No case was opened in this month.', '이달에 접수된 사건이 없습니다.'],
+  monthByThemselves: ['其中 {n} 件在原因消除后自行结案，不计入比率与用时。', '{n} of them closed by themselves once their cause was over; they are not counted in the shares and hours.', '그중 {n}건은 원인이 해소되어 자동 종결되었으며 비율과 시간에서 제외됩니다.'],
+  monthAlerts: ['告警（按传感器类型与最高等级）', 'Alerts by kind of sensor and gravest severity', '경보(센서 종류·최고 등급별)'],
+  monthNoAlerts: ['本月没有告警。', 'No alert began in this month.', '이달에 시작된 경보가 없습니다.'],
+  monthSensors: ['传感器可用率', 'Availability of sensors', '센서 가용률'],
+  monthAvailable: ['有读数的小时所占比例，自现存最早读数起计。', 'Share of the hours with a reading, from the first reading that is kept.', '측정값이 있는 시간의 비율(보관된 첫 측정값부터).'],
+  monthNumber: ['数量', 'Number', '수'],
+  monthUnheard: ['没有保留本月的读数。', 'No reading of this month is kept.', '이달의 측정값이 보관되어 있지 않습니다.'],
+  monthWorst: ['可用率最低的传感器', 'Heard least', '가용률이 가장 낮은 센서'],
   caseLate: ['{n} 件已超期', '{n} late', '{n}건 기한 초과'],
   caseSoon: ['{n} 件即将到期', '{n} running out', '{n}건 기한 임박'],
   name: ['用户名', 'Name', '사용자 이름'],
@@ -287,6 +307,8 @@ class Words {
   }
   exact = (time: string | number): string =>
     new Date(time).toLocaleString(LOCALE[this.language], { dateStyle: 'medium', timeStyle: 'medium', hourCycle: 'h23' })
+  /** A month such as 2026-11. */
+  month = (month: string): string => new Date(`${month}-15T12:00`).toLocaleDateString(LOCALE[this.language], { year: 'numeric', month: 'long' })
   day = (date: Date): string =>
     date.toLocaleDateString(LOCALE[this.language], { weekday: 'short', day: 'numeric', month: 'short' })
   clock = (time: Date | number): string =>
