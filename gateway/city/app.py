@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,6 +44,7 @@ _NOT_BUILT = """citygate: the API answers, but the page is not built.
 From a source tree, build it with `npm ci && npm run build` in gateway/city/web, or install the package, which has it
 inside. The API's reference is at /docs.
 """
+_API = ("/api/", "/sta/")
 _HEADERS = {
     # MapLibre runs its worker from a blob; MapLibre and ECharts set styles on elements.
     "Content-Security-Policy": (
@@ -161,12 +163,20 @@ def _add_pages(app: FastAPI, config: CityConfig, page: Path) -> None:
         return FileResponse(config.map.basemap, media_type="application/octet-stream")
 
     if (page / "index.html").is_file():
-        app.mount("/", _Page(directory=page, html=True))
+        app.router.routes.append(_Mount("/", _Page(directory=page, html=True)))
         return
 
     @app.get("/", include_in_schema=False)
     async def not_built() -> Response:
         return PlainTextResponse(_NOT_BUILT, 503)
+
+
+class _Mount(Mount):
+    """Where the page's files are: everywhere but among the API's paths, which say themselves what they take."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        of_the_api = scope["type"] == "http" and scope["path"].startswith(_API)
+        return (Match.NONE, {}) if of_the_api else super().matches(scope)
 
 
 class _Page(StaticFiles):
@@ -190,7 +200,7 @@ class _SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 headers.extend((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
-                if scope["path"].startswith(("/api/", "/sta/")) and all(
+                if scope["path"].startswith(_API) and all(
                     name != b"cache-control" for name, _ in headers
                 ):
                     headers.append((b"cache-control", b"no-store"))

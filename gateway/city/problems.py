@@ -10,12 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gateway.city.database.engine import DatabaseError
 from gateway.city.store.base import StoreError
 
 _LOG = logging.getLogger(__name__)
 _UNAUTHORIZED = 401
+_METHOD_NOT_ALLOWED = 405
 HEALTH = "/api/health"
 """Answers whatever else does not."""
 MEDIA_TYPE = "application/problem+json"
@@ -153,6 +155,16 @@ def _body(status: int, detail: str, errors: Sequence[dict[str, str]] = ()) -> di
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **named}
 
 
+def _allowed(request: Request) -> list[str]:
+    """The methods that some route takes at the request's path."""
+    routes = request.app.routes
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] == Match.FULL for route in routes)
+    ]
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of ``app`` a problem detail."""
 
@@ -163,7 +175,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         detail = f"{request.method} {request.url.path}: {error.detail}"
-        return problem(error.status_code, detail, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == _METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_allowed(request))
+        return problem(error.status_code, detail, headers)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:

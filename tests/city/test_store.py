@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.city.store.base import HOUR_MS, SensorKey, Store, StoreError, TooManyPointsError
+from gateway.city.store.base import HOUR_MS, Heard, SensorKey, Store, StoreError, TooManyPointsError
 from gateway.city.store.embedded import _SCHEMA, EmbeddedStore
 from gateway.city.store.influx import InfluxStore
 from gateway.config import StoreSection
@@ -285,7 +285,7 @@ async def test_a_file_of_an_older_version_is_brought_up_to_date(tmp_path: Path) 
 async def test_hours_in_which_a_sensor_was_heard_leave_out_what_it_says_of_itself(store: Store) -> None:
     hours = {at // HOUR_MS for at in (NOW - 120_000, NOW - 110_000, NOW - 50_000, NOW - 40_000, NOW - 30_000)}
     heard = await store.heard(NOW - 120_000, NOW, {"battery"})
-    assert heard[KEY] == (NOW - 120_000, hours)
+    assert heard[KEY] == Heard(NOW - 120_000, frozenset(hours))
     assert (await store.heard(NOW - 120_000, NOW, {"battery", "pm25"}))[KEY].hours == {
         at // HOUR_MS for at in (NOW - 50_000, NOW - 40_000)
     }

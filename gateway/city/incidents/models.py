@@ -4,13 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.city.incidents.states import State
+from gateway.city.incidents.states import STEPS, State
 from sensors.kinds import Title
 
 Source = Literal["event", "fault", "public", "patrol", "hand"]
 Stage = Literal["before", "after"]
 Status = Literal["in time", "running out", "late", "paused", "ended"]
 _Note = Annotated[str, Field(max_length=4000)]
+
+
+_Lat = Annotated[float | None, Field(strict=True, ge=-90, le=90)]
+_Lon = Annotated[float | None, Field(strict=True, ge=-180, le=180)]
 
 
 class CaseIn(BaseModel):
@@ -28,8 +32,8 @@ class CaseIn(BaseModel):
     source: Literal["patrol", "hand"] = "hand"
     kind: str = Field(max_length=64, description="a class, see /api/v1/incident-classes")
     text: str = Field(min_length=1, max_length=4000)
-    lat: float | None = Field(None, ge=-90, le=90)
-    lon: float | None = Field(None, ge=-180, le=180)
+    lat: _Lat = None
+    lon: _Lon = None
     site: str | None = Field(None, max_length=128)
 
 
@@ -46,11 +50,11 @@ class StepIn(BaseModel):
         },
     )
 
-    action: str = Field(max_length=32, description="one of the case's 'allowed'")
+    action: str = Field(description="one of the case's 'allowed'", json_schema_extra={"enum": list(STEPS)})
     note: _Note = ""
     department: str | None = Field(None, max_length=64, description="for dispatch; the class's own if there is none")
-    hours: float | None = Field(None, gt=0, le=24 * 366, description="for ask-extension and ask-deferral")
-    into: int | None = Field(None, ge=1, le=2**31 - 1, description="for merge")
+    hours: float | None = Field(None, strict=True, gt=0, le=24 * 366, description="for ask-extension and ask-deferral")
+    into: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="for merge")
     entered: str | None = Field(
         None, max_length=64, description="the case's 'entered' as you saw it: 409 if somebody was faster"
     )
@@ -197,8 +201,8 @@ class ReportIn(BaseModel):
 
     kind: str = Field(max_length=64)
     text: str = Field(min_length=1, max_length=2000)
-    lat: float | None = Field(None, ge=-90, le=90)
-    lon: float | None = Field(None, ge=-180, le=180)
+    lat: _Lat = None
+    lon: _Lon = None
 
 
 class ReceiptOut(BaseModel):
