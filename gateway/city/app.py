@@ -200,9 +200,7 @@ class _SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 headers.extend((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
-                if scope["path"].startswith(_API) and all(
-                    name != b"cache-control" for name, _ in headers
-                ):
+                if scope["path"].startswith(_API) and all(name != b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
             await send(message)
 

@@ -9,7 +9,7 @@ from gateway.city import export, past, wholeness
 from gateway.city import month as months
 from gateway.city import view as city
 from gateway.city.api.context import Reader
-from gateway.city.api.read import Id, latest_of, moment_of, span_of
+from gateway.city.api.read import A_TIME, Id, latest_of, moment_of, span_of
 from gateway.city.export import Csv
 from gateway.city.month import Month
 from gateway.city.past import Past
@@ -19,8 +19,10 @@ from gateway.city.wholeness import Wholeness
 router = APIRouter()
 _DAY_MS = 86_400_000
 
-From = Annotated[str | None, Query(description="ISO 8601 or milliseconds; a day before the end")]
-To = Annotated[str | None, Query(description="ISO 8601 or milliseconds; now")]
+From = Annotated[
+    str | None, Query(description="ISO 8601 or milliseconds; a day before the end", json_schema_extra=A_TIME)
+]
+To = Annotated[str | None, Query(description="ISO 8601 or milliseconds; now", json_schema_extra=A_TIME)]
 
 
 @router.get("/api/v1/sensors/{sensor_id}/readings.csv", tags=["sensors"], response_class=Csv)
@@ -73,7 +75,12 @@ async def town_month(
 async def town_past(
     here: Reader,
     at: Annotated[
-        str, Query(description="ISO 8601 or milliseconds; the future is now", examples=["2026-11-23T14:00:00+08:00"])
+        str,
+        Query(
+            description="ISO 8601 or milliseconds; the future is now",
+            examples=["2026-11-23T14:00:00+08:00"],
+            json_schema_extra=A_TIME,
+        ),
     ],
 ) -> Past:
     """The state of all sensors at a time, which is rounded down to the resolution that the answer states."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from gateway.city import export
 from gateway.city.api.context import Asking, Reader
-from gateway.city.api.read import moment_of
+from gateway.city.api.read import A_TIME, moment_of
 from gateway.city.auth.models import (
     AuditLine,
     AuditTrail,
@@ -90,8 +90,12 @@ def revoke_token(here: Reader, caller: Asking, token_id: int) -> Response:
 def _sought(
     who: Annotated[str | None, Query(max_length=200, description="part of who did it")] = None,
     what: Annotated[str | None, Query(max_length=200, description="part of what was done, or to whom")] = None,
-    start: Annotated[str | None, Query(description="ISO 8601 or milliseconds: not before it")] = None,
-    end: Annotated[str | None, Query(description="ISO 8601 or milliseconds: before it")] = None,
+    start: Annotated[
+        str | None, Query(description="ISO 8601 or milliseconds: not before it", json_schema_extra=A_TIME)
+    ] = None,
+    end: Annotated[
+        str | None, Query(description="ISO 8601 or milliseconds: before it", json_schema_extra=A_TIME)
+    ] = None,
 ) -> Sought:
     since = None if start is None else moment_of("start", start)
     return Sought(who, what, since, None if end is None else moment_of("end", end))

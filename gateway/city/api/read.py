@@ -3,7 +3,7 @@
 import math
 from datetime import datetime
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -44,6 +44,10 @@ _HOUR_MS, _HOUR_S = 3_600_000, 3600.0
 _MOST = 2000
 _SENSOR_EVENTS = 50
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+A_TIME: dict[str, Any] = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": "^-?[0-9]{1,13}$"}]
+}
+"""The schema of a time in a query."""
 _TIME_LIMIT_MS = 9_000_000_000_000  # beyond any time that InfluxDB can hold
 
 
@@ -149,10 +153,19 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     quantity: Annotated[str, Query(description="name of the quantity", examples=["pm25"])],
     start: Annotated[
         str | None,
-        Query(description="ISO 8601 or milliseconds; an hour before the end", examples=["2026-11-23T00:00:00+08:00"]),
+        Query(
+            description="ISO 8601 or milliseconds; an hour before the end",
+            examples=["2026-11-23T00:00:00+08:00"],
+            json_schema_extra=A_TIME,
+        ),
     ] = None,
     end: Annotated[
-        str | None, Query(description="ISO 8601 or milliseconds; now", examples=["2026-11-24T00:00:00+08:00"])
+        str | None,
+        Query(
+            description="ISO 8601 or milliseconds; now",
+            examples=["2026-11-24T00:00:00+08:00"],
+            json_schema_extra=A_TIME,
+        ),
     ] = None,
     step: Annotated[
         float | None, Query(ge=0.001, le=366 * 86400, description="seconds of a bucket; none for raw", examples=[3600])
@@ -295,8 +308,7 @@ def moment_of(name: str, text: str) -> int:
         else:
             # in a query, a '+' that was not percent-encoded arrives as a space
             moment = round(datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text).timestamp() * 1000)
-        if abs(moment) < _TIME_LIMIT_MS:
-            return moment
     except (ValueError, OverflowError, OSError):
-        pass
-    raise ProblemError(422, f"{name}: '{text}' is neither ISO 8601 nor milliseconds since 1970.")
+        msg = f"{name}: '{text}' is neither ISO 8601 nor milliseconds since 1970."
+        raise ProblemError(422, msg) from None
+    return max(-_TIME_LIMIT_MS, min(moment, _TIME_LIMIT_MS))

@@ -27,6 +27,11 @@ _OPTIONS = {
     "$count": "true: how many there are in all, as @iot.count",
     "$skiptoken": "where a page of observations begins; for next links alone",
 }
+_FORMS: dict[str, dict[str, Any]] = {
+    "$top": {"pattern": "^[0-9]{1,9}$"},
+    "$skip": {"pattern": "^[0-9]{1,9}$"},
+    "$count": {"enum": ["true", "false"]},
+}
 _BESIDE = ("$expand", "$select")
 """The options of one entity."""
 _EXAMPLES = {"$filter": "properties/kind eq 'air'", "$orderby": "name desc", "$select": "name,properties"}
@@ -120,7 +125,7 @@ def _parameters(set_: str, names: Iterable[str] = _OPTIONS) -> list[dict[str, An
             "in": "query",
             "required": False,
             "description": _OPTIONS[name],
-            "schema": {"type": "string"},
+            "schema": {"type": "string", **_FORMS.get(name, {})},
             **({"example": examples[name]} if name in examples else {}),
         }
         for name in names
