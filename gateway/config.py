@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -434,6 +434,100 @@ class OutputConfig(_Secrets):
     tls_key: Path | None = Field(None, description="client certificate's key")
 
 
+class RuleConfig(_Section):
+    """What raises an event beside the limits of kinds: of the city view, or of a gateway."""
+
+    name: Name = Field(description="identifier, used once")
+    title: Title = Field(description="what an operator reads, as `{ zh = …, en = …, ko = … }`")
+    severity: Severity = Field(description="`blue`, `yellow`, `orange` or `red`")
+    kind: str | None = Field(None, description="kind of the sensors")
+    site: str = Field("*", description="sites, as a pattern with `*` and `?`")
+    sensor: str = Field("*", description="sensors, as a pattern")
+    quantity: str | None = Field(None, description="quantity that `above`, `below` or `change` is about")
+    index: Literal["aqi", "cai", "us_aqi", "congestion", "water_class", "water_over", "noise_over"] | None = Field(
+        None, description="instead of a quantity: a derived index of each site"
+    )
+    above: float | None = Field(None, description="from this value on")
+    below: float | None = Field(None, description="from this value down")
+    clear: float | None = Field(None, description="it is over when the value is back here; at the limit by default")
+    change: float | None = Field(None, description="a rise of at least this much within `within`; negative: a fall")
+    within: Duration | None = Field(None, gt=0, description="see `change`")
+    absent: Duration | None = Field(None, gt=0, description="nothing was sent for longer")
+    when: str | None = Field(
+        None, description="condition over quantities of one sensor, such as `pm25 > 75 and humidity < 80`"
+    )
+    hold: Duration = Field(0.0, ge=0, description="it must last so long before an event begins")
+    release: Duration = Field(0.0, ge=0, description="it must be over so long before the event ends")
+    sensors: int = Field(1, ge=1, description="so many sensors together; then one event for all of them")
+    of: Literal["site", "town"] = Field("site", description="where those sensors are, or which place's index")
+
+    @field_validator("when")
+    @classmethod
+    def _readable(cls, text: str | None) -> str | None:
+        if text is not None:
+            expressions.read(text)
+        return text
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        limits = [name for name in ("above", "below", "change", "absent", "when") if getattr(self, name) is not None]
+        if len(limits) != 1:
+            msg = f"needs exactly one of 'above', 'below', 'change', 'absent' and 'when', and has {limits or 'none'}"
+            raise ValueError(msg)
+        (form,) = limits
+        about = (self.quantity is not None) + (self.index is not None)
+        if about != (form in {"above", "below", "change"}):
+            msg = (
+                f"'{form}' needs either 'quantity' or 'index'" if about != 1 else f"'{form}' names no quantity or index"
+            )
+            raise ValueError(msg)
+        if (self.index is None) == (self.kind is None):
+            msg = "'index' is of places and has no kind" if self.kind else "say of which 'kind' the sensors are"
+            raise ValueError(msg)
+        if (self.change is None) != (self.within is None) or self.change == 0:
+            msg = "'change', which is not 0, and 'within' belong together"
+            raise ValueError(msg)
+        limit = self.above if self.below is None else self.below
+        if self.clear is not None and (limit is None or (self.clear > limit) != (self.above is None)):
+            msg = "'clear' lies below 'above', or above 'below'"
+            raise ValueError(msg)
+        if self.index is not None and self.sensors > 1:
+            msg = "'sensors' counts sensors, and an index is of a place"
+            raise ValueError(msg)
+        self._known()
+        return self
+
+    def _known(self) -> None:
+        kind = kinds.builtin().get(self.kind or "")
+        named = [*([self.quantity] if self.quantity else ()), *(expressions.read(self.when).names if self.when else ())]
+        if kind and (unknown := [name for name in named if name not in kind.quantities]):
+            raise ValueError(kinds.unknown_quantity(unknown[0], kind.quantities))
+
+
+def _names_differ(rules: Iterable[RuleConfig]) -> None:
+    names = [rule.name for rule in rules]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        msg = f"two rules have the same name: {', '.join(twice)}"
+        raise ValueError(msg)
+
+
+class GatewayRuleConfig(RuleConfig):
+    """A rule of a gateway, which needs nothing but its own sensors."""
+
+    @model_validator(mode="after")
+    def _its_own(self) -> Self:
+        if self.index is not None:
+            msg = "'index' is of places, which the city view knows: put the rule into the file of 'alerts.rules'"
+            raise ValueError(msg)
+        if self.absent is not None:
+            msg = "'absent': a gateway tells by itself who is silent; how long is usual is set by 'gap' in [[override]]"
+            raise ValueError(msg)
+        if self.of == "town":
+            msg = "'of' is \"site\" on a gateway; what several gateways see is a rule of the city view"
+            raise ValueError(msg)
+        return self
+
+
 class GatewayConfig(_Section):
     """Configuration of ``citygate run``."""
 
@@ -445,6 +539,7 @@ class GatewayConfig(_Section):
     clock: ClockConfig = Field(default_factory=ClockConfig)
     override: tuple[OverrideConfig, ...] = ()
     maintenance: tuple[MaintenanceConfig, ...] = ()
+    rule: tuple[GatewayRuleConfig, ...] = ()
     spool: SpoolConfig = Field(default_factory=SpoolConfig)
     output: tuple[OutputConfig, ...] = Field(min_length=1)
 
@@ -455,6 +550,7 @@ class GatewayConfig(_Section):
             if twice := {name for name in names if names.count(name) > 1}:
                 msg = f"[[{key}]] names must differ: {', '.join(sorted(twice))} is used twice"
                 raise ValueError(msg)
+        _names_differ(self.rule)
         return self
 
     @model_validator(mode="after")
@@ -626,76 +722,6 @@ class ChannelConfig(_Secrets):
         return self.tls or ("starttls" if self.type == "email" else "none")
 
 
-class RuleConfig(_Section):
-    """What the city view raises an event for, beside the limits that gateways know."""
-
-    name: Name = Field(description="identifier, used once")
-    title: Title = Field(description="what an operator reads, as `{ zh = …, en = …, ko = … }`")
-    severity: Severity = Field(description="`blue`, `yellow`, `orange` or `red`")
-    kind: str | None = Field(None, description="kind of the sensors")
-    site: str = Field("*", description="sites, as a pattern with `*` and `?`")
-    sensor: str = Field("*", description="sensors, as a pattern")
-    quantity: str | None = Field(None, description="quantity that `above`, `below` or `change` is about")
-    index: Literal["aqi", "cai", "us_aqi", "congestion", "water_class", "water_over", "noise_over"] | None = Field(
-        None, description="instead of a quantity: a derived index of each site"
-    )
-    above: float | None = Field(None, description="from this value on")
-    below: float | None = Field(None, description="from this value down")
-    clear: float | None = Field(None, description="it is over when the value is back here; at the limit by default")
-    change: float | None = Field(None, description="a rise of at least this much within `within`; negative: a fall")
-    within: Duration | None = Field(None, gt=0, description="see `change`")
-    absent: Duration | None = Field(None, gt=0, description="nothing was sent for longer")
-    when: str | None = Field(
-        None, description="condition over quantities of one sensor, such as `pm25 > 75 and humidity < 80`"
-    )
-    hold: Duration = Field(0.0, ge=0, description="it must last so long before an event begins")
-    release: Duration = Field(0.0, ge=0, description="it must be over so long before the event ends")
-    sensors: int = Field(1, ge=1, description="so many sensors together; then one event for all of them")
-    of: Literal["site", "town"] = Field("site", description="where those sensors are, or which place's index")
-
-    @field_validator("when")
-    @classmethod
-    def _readable(cls, text: str | None) -> str | None:
-        if text is not None:
-            expressions.read(text)
-        return text
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        limits = [name for name in ("above", "below", "change", "absent", "when") if getattr(self, name) is not None]
-        if len(limits) != 1:
-            msg = f"needs exactly one of 'above', 'below', 'change', 'absent' and 'when', and has {limits or 'none'}"
-            raise ValueError(msg)
-        (form,) = limits
-        about = (self.quantity is not None) + (self.index is not None)
-        if about != (form in {"above", "below", "change"}):
-            msg = (
-                f"'{form}' needs either 'quantity' or 'index'" if about != 1 else f"'{form}' names no quantity or index"
-            )
-            raise ValueError(msg)
-        if (self.index is None) == (self.kind is None):
-            msg = "'index' is of places and has no kind" if self.kind else "say of which 'kind' the sensors are"
-            raise ValueError(msg)
-        if (self.change is None) != (self.within is None) or self.change == 0:
-            msg = "'change', which is not 0, and 'within' belong together"
-            raise ValueError(msg)
-        limit = self.above if self.below is None else self.below
-        if self.clear is not None and (limit is None or (self.clear > limit) != (self.above is None)):
-            msg = "'clear' lies below 'above', or above 'below'"
-            raise ValueError(msg)
-        if self.index is not None and self.sensors > 1:
-            msg = "'sensors' counts sensors, and an index is of a place"
-            raise ValueError(msg)
-        self._known()
-        return self
-
-    def _known(self) -> None:
-        kind = kinds.builtin().get(self.kind or "")
-        named = [*([self.quantity] if self.quantity else ()), *(expressions.read(self.when).names if self.when else ())]
-        if kind and (unknown := [name for name in named if name not in kind.quantities]):
-            raise ValueError(kinds.unknown_quantity(unknown[0], kind.quantities))
-
-
 class RulesFile(_Section):
     """The file of ``alerts.rules``."""
 
@@ -703,11 +729,8 @@ class RulesFile(_Section):
     maintenance: tuple[MaintenanceConfig, ...] = ()
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        names = [rule.name for rule in self.rule]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            msg = f"two rules have the same name: {', '.join(twice)}"
-            raise ValueError(msg)
+    def _unique_names(self) -> Self:
+        _names_differ(self.rule)
         return self
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.config import GatewayConfig
+from gateway.edge.alarms import Alarms
 from gateway.edge.batch import DeadLetter, Entry, Held, RawBatch
 from gateway.edge.clock import Clock
 from gateway.edge.decode import UNMATCHED, Decoder
@@ -66,7 +67,8 @@ class Agent:
         self.decoder = Decoder.of(config, self.channels)
         self.redactor = Redactor(self.decoder.sources, self.decoder.kinds)
         self.maintenance = Maintenance.of(config, self.channels)
-        self.filter = Filter(self.channels, self.maintenance)
+        kept = config.spool_path.with_name(f"{config.spool_path.name}.alarms")
+        self.filter = Filter(self.channels, self.maintenance, Alarms(self.channels, config.rule, kept))
         self.recorded = RecordedTime() if config.mqtt.recorded_time else None
         self.silences = Silences(self.channels) if self.recorded is None else Silences(self.channels, self.recorded.now)
         self.spool = Spool.of(config)

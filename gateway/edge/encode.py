@@ -40,6 +40,7 @@ def encode(readings: Readings, findings: Findings, channels: Channels, gateway: 
         events="\n".join(
             [
                 *(_event(event, channels, gateway) for event in findings.events),
+                *(alarm.line(gateway) for alarm in findings.alarms),
                 *(_verdict(verdict, channels, gateway) for verdict in findings.verdicts),
             ]
         ).encode(),

@@ -1,11 +1,14 @@
 """The filter of the device: quality control, verdicts, and the events that are left.
 
-inspect: a flag and reasons for every value  →  judge: faults that last fail  →  watch: good values beyond a limit
+inspect: a flag and reasons for every value  →  judge: faults that last fail  →  watch: good values beyond a limit,
+and the gateway's own rules
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
+from gateway.edge.alarms import Alarm, Alarms
 from gateway.edge.faults import TESTS
 from gateway.edge.faults.look import Verdict
 from gateway.edge.inspect import Inspector
@@ -22,10 +25,12 @@ class Findings(NamedTuple):
     Attributes:
         events: That began, changed or ended.
         verdicts: On these readings or on earlier ones, in the order in which they were known.
+        alarms: Of rules, that began or ended.
     """
 
     events: list[Event]
     verdicts: list[Verdict]
+    alarms: Sequence[Alarm] = ()
 
 
 class Filter:
@@ -34,10 +39,14 @@ class Filter:
     Args:
         channels: The channels and their rules.
         maintenance: Whose values are not judged, if any.
+        alarms: The rules, if any.
     """
 
-    def __init__(self, channels: Channels, maintenance: Maintenance | None = None) -> None:
+    def __init__(
+        self, channels: Channels, maintenance: Maintenance | None = None, alarms: Alarms | None = None
+    ) -> None:
         self._maintenance = maintenance
+        self._alarms = alarms
         self._inspector = Inspector(channels)
         self._judge = Judge(channels, [test() for test in TESTS])
         self._watch = Watch(channels)
@@ -47,7 +56,8 @@ class Filter:
         with nullcontext() if self._maintenance is None else self._maintenance.unjudged(readings):
             self._inspector.inspect(readings)
             verdicts = self._judge.judge(readings)
-            return Findings(self._watch.watch(readings), verdicts)
+            alarms = () if self._alarms is None else self._alarms.look(readings)
+            return Findings(self._watch.watch(readings), verdicts, alarms)
 
     @property
     def steps(self) -> dict[str, Step]:
@@ -58,6 +68,8 @@ class Filter:
         """Takes the last batch back, but for what has been learnt from it to tell faults: that is learnt once."""
         self._inspector.undo()
         self._watch.undo()
+        if self._alarms is not None:
+            self._alarms.undo()
 
     def finish(self) -> list[Verdict]:
         """Judges what waits for a later minute."""

@@ -343,6 +343,19 @@ def _finish(file: BinaryIO) -> int:
     return file.tell()
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Writes a small file in the place of an old one, so that when power fails either is there, whole.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
+        file.write(content)
+        _finish(file)
+    _rename(new, path)
+
+
 def _rename(new: Path, path: Path) -> None:
     new.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -13,6 +13,7 @@ from sensors.kinds import SEVERITIES
 
 _CALM_READINGS = 3  # readings below an event's limit that end it, so that noise around a limit is one event
 _FEW = 16  # values, from which on array operations cost less than a loop
+_DOUBTED = 3  # good values beyond after a spike, with the last of which an event begins: it might have been two spikes
 # a flood is one, though the battery is low, or the instrument at its end
 _SPEAKS_NOT_AGAINST = int(Reason.DIAGNOSTICS | Reason.UNUSUAL | Reason.OVER_RANGE)
 
@@ -44,9 +45,7 @@ class _Course(NamedTuple):
     level: int  # 0 none, 1 blue … 4 red
     calm: int  # readings in a row that were below the level
     since: int  # ms UTC
-
-
-_NOTHING = _Course(0, 0, 0)
+    doubt: int  # good values to come with the last of which an event begins or becomes graver; 0 for at once
 
 
 class Watch:
@@ -60,6 +59,7 @@ class Watch:
         self._channels = channels
         self._level: Bytes = np.empty(0, np.uint8)  # of the running event
         self._calm: Bytes = np.empty(0, np.uint8)
+        self._doubt: Bytes = np.empty(0, np.uint8)
         self._since: dict[int, int] = {}
         self._before: dict[int, _Course] = {}  # what the last batch changed
 
@@ -78,13 +78,23 @@ class Watch:
             return events
         # all values of a channel that has one beyond, for those after it may end the event
         its = np.isin(readings.channel, readings.channel[beyond])
-        places = np.flatnonzero(its & _counts(readings.flag, readings.reason))
+        spike = beyond & ((readings.reason & int(Reason.SPIKE)) != 0)
+        places = np.flatnonzero(its & (spike | counts(readings.flag, readings.reason)))
         if not len(places):
             return events
         levels = _levels(rules, rule[places], value[places])
-        columns = (places, readings.channel[places], readings.time[places], value[places], levels)
-        for place, channel, when, sent, now in zip(*(column.tolist() for column in columns), strict=True):
-            course = self._course(channel)
+        columns = (places, readings.channel[places], readings.time[places], value[places], levels, spike[places])
+        for place, channel, when, sent, reached, doubted in zip(*(column.tolist() for column in columns), strict=True):
+            course, now = self._course(channel), reached
+            if doubted:
+                self._before.setdefault(channel, course)
+                self._set(channel, course._replace(doubt=_DOUBTED))
+                continue
+            if course.doubt and now > course.level:
+                self._before.setdefault(channel, course)
+                course = course._replace(doubt=course.doubt - 1)
+                self._set(channel, course)
+                now = course.level if course.doubt else now
             if now == course.level and not course.calm:
                 continue
             self._before.setdefault(channel, course)
@@ -93,7 +103,7 @@ class Watch:
                 self._set(channel, course._replace(calm=calm))
                 continue
             since = course.since if course.level else when
-            self._set(channel, _Course(now, 0, since))
+            self._set(channel, _Course(now, 0, since, course.doubt))
             severity = SEVERITIES[now - 1] if now else "none"
             events.append(Event(channel, when, since, severity, sent, _limit(rules, int(rule[place]), now, sent)))
         return events
@@ -112,6 +122,7 @@ class Watch:
             "level": self._level[channels],
             "calm": self._calm[channels],
             "since": np.array(since, np.int64),
+            "doubt": self._doubt[channels],
         }
 
     def restore(self, state: Mapping[str, npt.NDArray[np.generic]], channels: Ints) -> None:
@@ -128,11 +139,12 @@ class Watch:
         if {name: (its.shape, its.dtype) for name, its in state.items()} != expected:
             msg = "not a state of running events"
             raise ValueError(msg)
-        if len(channels) and (state["level"].max() > len(SEVERITIES) or state["calm"].max() >= _CALM_READINGS):
+        most = {"level": len(SEVERITIES), "calm": _CALM_READINGS - 1, "doubt": _DOUBTED}
+        if len(channels) and any(state[name].max() > limit for name, limit in most.items()):
             msg = "running events that cannot be"
             raise ValueError(msg)
         for channel, *course in zip(
-            channels.tolist(), *(state[name].tolist() for name in ("level", "calm", "since")), strict=True
+            channels.tolist(), *(state[name].tolist() for name in ("level", "calm", "since", "doubt")), strict=True
         ):
             self._set(channel, _Course(*course))
 
@@ -148,12 +160,15 @@ class Watch:
         return True
 
     def _course(self, channel: int) -> _Course:
-        if channel not in self._since:
-            return _NOTHING
-        return _Course(int(self._level[channel]), int(self._calm[channel]), self._since[channel])
+        return _Course(
+            int(self._level[channel]),
+            int(self._calm[channel]),
+            self._since.get(channel, 0),
+            int(self._doubt[channel]),
+        )
 
     def _set(self, channel: int, course: _Course) -> None:
-        self._level[channel], self._calm[channel] = course.level, course.calm
+        self._level[channel], self._calm[channel], self._doubt[channel] = course.level, course.calm, course.doubt
         if course.level:
             self._since[channel] = course.since
         else:
@@ -163,11 +178,12 @@ class Watch:
         before, count = len(self._level), len(self._channels)
         if before < count:
             self._level, self._calm = widened(self._level, count), widened(self._calm, count)
-            self._level[before:] = self._calm[before:] = 0
+            self._doubt = widened(self._doubt, count)
+            self._level[before:] = self._calm[before:] = self._doubt[before:] = 0
 
 
-def _counts(flag: Bytes, reason: Indices) -> Flags:
-    """Which values may raise an event, or end one."""
+def counts(flag: Bytes, reason: Indices) -> Flags:
+    """Which values may raise an event, or end one, bool[n]; those that are late do not."""
     against = reason & ~int(Reason.GAP)
     return np.asarray((flag == GOOD) & (against == 0) | (flag == SUSPECT) & ((against & ~_SPEAKS_NOT_AGAINST) == 0))
 
