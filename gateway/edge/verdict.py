@@ -29,6 +29,9 @@ _NO_READING = int(
 )
 _LATEST = 12  # readings over which activity is taken
 _PACE = 2 / (_LATEST + 1)
+_SHARES = slice(
+    known.STEP, known.TURNS + 1
+)  # rows that are means: three over two weeks, then two of the latest readings
 _MEMORY = 14 * 24 * _HOUR  # ms, and in readings:
 _SHORTEST, _LONGEST = 100, 4000
 _APART = 5  # minutes between two looks at the neighbours
@@ -130,7 +133,9 @@ class Judge:
 
     def _good(self, rule: Indices, flag: Bytes, reason: Indices) -> Flags:
         """Which values are readings that can be judged."""
-        good: Flags = self._judged.take(rule) & (flag != REPEATED) & ((reason & _NO_READING) == 0)
+        good: Flags = self._judged.take(rule) & (flag != REPEATED)
+        if np.count_nonzero(reason):
+            good &= (reason & _NO_READING) == 0
         return good
 
     def finish(self) -> list[Verdict]:
@@ -282,14 +287,17 @@ class Judge:
         near = ~near
         if not all_near:
             learning *= near
-        for row, now in (
-            (known.STEP, np.minimum(size, most_step)),
-            (known.STEADY, look.still),
-            (known.ZEROS, value == 0),
-        ):
-            more = now - own[row]
-            more *= learning
-            own[row] += more
+        sign = np.sign(step)
+        turned = sign * own[known.SIGN] < 0
+        rows = own[_SHARES]
+        more = np.empty_like(rows)
+        np.minimum(size, most_step, out=more[0])
+        more[1], more[2], more[4] = look.still, value == 0, turned
+        np.minimum(size, most_active, out=more[3])
+        more -= rows
+        more[:3] *= learning
+        more[3:] *= _PACE if all_near else _PACE * near
+        rows += more
         # the size of one step in a hundred, and the tail beyond it
         quick, excess = own[known.QUICK], own[known.EXCESS]
         pace = np.maximum(0.05 * quick, excess)
@@ -310,17 +318,9 @@ class Judge:
         quick += less
         if first is not None:
             quick[first] = size[first]
-        # activity, and how often steps turn
-        sign = np.sign(step)
-        turned = sign * own[known.SIGN] < 0
         still = look.still.nonzero()[0]
         sign[still] = own[known.SIGN][still]
         own[known.SIGN] = sign
-        pace = _PACE if all_near else _PACE * near
-        for row, now in ((known.ACTIVITY, np.minimum(size, most_active)), (known.TURNS, turned)):
-            more = now - own[row]
-            more *= pace
-            own[row] += more
         jumped = look.quick[rarity[look.quick] > _RARE]
         jumped = jumped[near[jumped] & ~young[jumped]]
         own[known.JUMPED, jumped] = look.time[jumped]
@@ -430,8 +430,8 @@ def _middle_of_others(  # noqa: PLR0913, PLR0917 - columns
         own: float64[m], what a channel asked for says itself, infinite if it is no witness.
     """
     # sorted as one number each, of group and value, which is far faster than by two keys
-    value = np.sort(np.clip(value, -_FAR, _FAR) + group * (4 * _FAR))
-    own = np.clip(own, -_FAR, 2 * _FAR) + of * (4 * _FAR)
+    value = np.sort(np.minimum(np.maximum(value, -_FAR), _FAR) + group * (4 * _FAR))
+    own = np.minimum(np.maximum(own, -_FAR), 2 * _FAR) + of * (4 * _FAR)
     low, high = head + (others - 1) // 2, head + others // 2
     # those from its own on are one further on
     sum_of_both = value[low + (own <= value[low])] + value[high + (own <= value[high])]

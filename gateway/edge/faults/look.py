@@ -289,6 +289,10 @@ class Window:
         """float64[m, k]."""
         return self._history.values.reshape(-1)[self._at]
 
+    def elapsed(self, back: int) -> Singles:
+        """float32[m], time from the reading before to the one so many readings ago, ms; 0 is the newest."""
+        return self._history.elapsed.reshape(-1)[self._at[:, -1 - back]]
+
     @cached_property
     def time(self) -> Floats:
         """float64[m, k], ms UTC."""
@@ -327,11 +331,12 @@ class History:
         at += channel * WINDOW
         commons = self.commons.reshape(-1)
         self.values.reshape(-1)[at] = value
-        self.elapsed.reshape(-1)[at] = elapsed
+        # converted at once, not one after another
+        self.elapsed.reshape(-1)[at] = elapsed.astype(np.float32)
         commons[at] = np.nan
         at -= 1
         at[first] += WINDOW
-        commons[at] = common
+        commons[at] = common.astype(np.float16)
 
 
 @runtime_checkable

@@ -93,20 +93,19 @@ class Offset:
         """Steps that stand alone may be where an offset begins."""
         window = look.window(places, _BEFORE + 3)
         value, common = window.value, window.common
-        unheard = np.isnan(common)
-        if np.count_nonzero(unheard):
-            common = np.where(unheard, own[_COMMON][places][:, None], common)
+        common = np.where(np.isnan(common), own[_COMMON][places][:, None], common)
         rest = value - look.shown[places][:, None] * common
-        steps = _mix(rest[:, 1:-2] - rest[:, :-3], value[:, 1:-2] - value[:, :-3]).max(1)
+        steps = np.maximum.reduce(_mix(rest[:, 1:-2] - rest[:, :-3], value[:, 1:-2] - value[:, :-3]), 1)
         odds = _FOR - _AGAINST_BEFORE * steps / np.abs(jump)
-        time, count = look.window(places, 3).time, look.own[COUNT][places]
-        lone = (time[:, 1] - time[:, 0] < 3 * look.own[INTERVAL][places]) & (odds > 0) & (count > _BEFORE + 3)
-        at = places[lone]
-        if len(at):
-            own[_SINCE, at], own[_SIZE, at] = look.own[TIME][at], jump[lone]
-            own[_LEVEL, at] = rest[lone, -2 - _QUIET : -2].mean(1)
-            own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[lone], 0, 1, 0
-            own[_BEGAN, at] = count[lone]
+        count = look.own[COUNT][places]
+        lone = (window.elapsed(1) < 3 * look.own[INTERVAL][places]) & (odds > 0) & (count > _BEFORE + 3)
+        if np.count_nonzero(lone):
+            its = lone.nonzero()[0]
+            at = places[its]
+            own[_SINCE, at], own[_SIZE, at] = look.own[TIME][at], jump[its]
+            own[_LEVEL, at] = np.add.reduce(rest[its, -2 - _QUIET : -2], 1) / _QUIET
+            own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[its], 0, 1, 0
+            own[_BEGAN, at] = count[its]
 
     @staticmethod
     def _follow(look: Look, own: Floats, places: Ints, step: Floats, seen: tuple[Floats, Floats]) -> None:

@@ -143,12 +143,17 @@ def _inside(look: Look, own: Floats, places: Ints) -> Flags:
     inside: Flags = (value > low - away) & (value < high + away)
     for bottom, top in zip(bottoms, tops, strict=True):
         inside &= (value > bottom) & (value < top)
-    at = (inside & ~((value > low + edge) & (value < high - edge))).nonzero()[0]
-    if len(at):
+    off_bottom, off_top = value > low + edge, value < high - edge
+    if np.count_nonzero(inside & ~(off_bottom & off_top)):
         # at an end of that: it may be what ends it
-        value, low, high, edge, near = value[at], low[at], high[at], edge[at], _NEAR * wide[at]
-        off_bottom, off_top = value > low + edge, value < high - edge
-        off_bottom |= np.logical_and.reduce([np.abs(bottom[at] - low) > near for bottom in bottoms])
-        off_top |= np.logical_and.reduce([np.abs(top[at] - high) > near for top in tops])
-        inside[at] = off_bottom & off_top
+        near = _NEAR * wide
+        off_bottom |= _none_near(bottoms, low, near)
+        off_top |= _none_near(tops, high, near)
+        inside &= off_bottom & off_top
     return inside
+
+
+def _none_near(bounds: tuple[Floats, ...], end: Floats, near: Floats) -> Flags:
+    """bool[m], whether no bound is near an end."""
+    first, second, third = (np.abs(bound - end) > near for bound in bounds)
+    return first & second & third
