@@ -12,8 +12,7 @@ of the day. State is bounded; what loses power loses at most that state, and lea
 
 # ruff: noqa: PLR1730 - a comparison costs a third of what max() does, and is made for every reading
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import compress
 from math import isfinite, sqrt
 from operator import gt
@@ -58,6 +57,8 @@ _WEIGHT: Floats = np.array([1 / span for span in (*_LEVEL_SPANS, *_SQUARE_SPANS,
 _OLD = max(_LEVEL_SPANS)  # readings after which weights are as above; before, all readings count the same
 _SPANS = 3, 5, 10, 30, 100, 300, 2000  # all there are
 _OLD_WEIGHTS = tuple(1 / span for span in _SPANS)
+# the weight of a channel's nth reading by span, while the channel is young
+_YOUNG_WEIGHTS = [tuple(max(weight, 1 / max(nth, 1)) for weight in _OLD_WEIGHTS) for nth in range(_OLD + 1)]
 _FORGET = 3e-4  # share of the range of the middle level that is forgotten a reading
 _FORGETTING: Floats = np.array((0, _FORGET, 0))[:, None]
 _RENEWED = 10_000  # a range is that of the last one or two times as many readings
@@ -68,6 +69,7 @@ _BINS, _HOURS = 16, 24
 _SPAN = 3.0  # the bins reach so many standard deviations to either side
 _BINS_A_DEVIATION = _BINS / (2 * _SPAN)
 _ROW = _BINS + 3
+_LAST = _ROW - 1  # of a row, its sum
 _CELLS = (_HOURS + _BINS) * _ROW
 _FULL = 256  # a row is halved when it holds so many, so that habits may change
 _FEW = 5  # a row with fewer says nothing
@@ -311,7 +313,7 @@ class Detector:
         evidence[between], alarm[between] = 0, False
         return Judged(evidence, alarm)
 
-    def _judge(  # noqa: PLR0913, PLR0917 - columns
+    def _judge(  # noqa: PLR0913, PLR0915, PLR0917 - columns, and one view after another
         self,
         own: Floats,
         place: Ints,
@@ -407,7 +409,7 @@ class Detector:
         np.add(row, _HOURS, out=start[1])
         start *= _ROW
         start += place * _CELLS
-        middle_cell, last_cell = start + (cell + 1), start + (_ROW - 1)
+        middle_cell, last_cell = start + (cell + 1), start + _LAST
         counts = self._counts.reshape(-1)
         total, middle = counts.take(last_cell), counts.take(middle_cell)
         near = 2 * middle
@@ -419,9 +421,8 @@ class Detector:
         rarity *= (total > _FEW) & varies
         if self._journal is not None:
             self._journal += ((True, middle_cell, middle), (True, last_cell, total))
-        total = total + varies  # noqa: PLR6104 - what was there may be put back
-        counts[middle_cell], counts[last_cell] = middle + varies, total
-        full = total >= _FULL
+        counts[middle_cell], counts[last_cell] = middle + varies, total + varies
+        full = (total >= _FULL - 1) & varies
         if np.count_nonzero(full):
             self._halve(start[full])
         return rarity
@@ -465,7 +466,9 @@ class Detector:
             step = longest
         interval += _INTERVAL_WEIGHT * (step - interval)
 
-        of_3, of_5, of_10, of_30, of_100, of_300, of_2000 = _weights(count) if count <= _OLD else _OLD_WEIGHTS
+        of_3, of_5, of_10, of_30, of_100, of_300, of_2000 = (
+            _YOUNG_WEIGHTS[int(count)] if count <= _OLD else _OLD_WEIGHTS
+        )
         change, off, far = value - before, value - middle, value - slow
         fast += of_3 * (value - fast)
         middle += of_30 * off
@@ -519,8 +522,8 @@ class Detector:
         hourly = paired = 0.0
         if (deviation := sqrt(variance)) > 0:
             start, cell = place * _CELLS, _bin(centred / deviation) + 1
-            hourly = self._rare(start + time // _HOUR % _HOURS * _ROW, cell)
-            paired = self._rare(start + (_HOURS + _bin(change / (sqrt(changes) or 1.0))) * _ROW, cell)
+            row = start + (_HOURS + _bin(change / (sqrt(changes) or 1.0))) * _ROW
+            hourly, paired = self._rare(start + time // _HOUR % _HOURS * _ROW, row, cell)
         hours += of_10 * (hourly - hours)
         pairs += of_10 * (paired - pairs)
         pairs_long += of_30 * (paired - pairs_long)
@@ -573,19 +576,27 @@ class Detector:
         ]  # fmt: skip
         return evidence, alarm
 
-    def _rare(self, start: int, cell: int) -> float:
-        """Decades by which one bin of one row of counts is rare; counts it."""
-        cells, place, last = self._cells, start + cell, start + _ROW - 1
-        total, middle = cells[last], cells[place]
+    def _rare(self, hour: int, change: int, cell: int) -> tuple[float, float]:
+        """Decades by which one bin is rare in the rows of counts of an hour and of a change; counts it in both."""
+        cells, place, last, its_place, its_last = self._cells, hour + cell, hour + _LAST, change + cell, change + _LAST
+        total, middle, its_total, its_middle = cells[last], cells[place], cells[its_last], cells[its_place]
         near = 2 * middle + cells[place - 1] + cells[place + 1]
+        its_near = 2 * its_middle + cells[its_place - 1] + cells[its_place + 1]
         if self._journal is not None:
-            self._journal.append((True, [place, last], [middle, total]))
-        cells[place] = middle + 1
-        cells[last] = total + 1
+            self._journal.append((True, [place, last, its_place, its_last], [middle, total, its_middle, its_total]))
+        cells[place], cells[last], cells[its_place], cells[its_last] = (
+            middle + 1,
+            total + 1,
+            its_middle + 1,
+            its_total + 1,
+        )
         if total + 1 >= _FULL:
-            self._halve(np.array([start]))
-        rarity = _LOG_ROWS[total] - _LOG_CELLS[near]
-        return rarity if rarity > 0 and total > _FEW else 0.0
+            self._halve(np.array([hour]))
+        if its_total + 1 >= _FULL:
+            self._halve(np.array([change]))
+        hourly = _LOG_ROWS[total] - _LOG_CELLS[near] if total > _FEW else 0.0
+        paired = _LOG_ROWS[its_total] - _LOG_CELLS[its_near] if its_total > _FEW else 0.0
+        return hourly if hourly > 0 else 0.0, paired if paired > 0 else 0.0
 
 
 def _records(own: Floats, value: Floats, views: Floats) -> None:
@@ -648,12 +659,6 @@ def calibrate(own: Calibration, count: Floats | float, views: Floats) -> tuple[I
     mean += np.maximum(_EXCESS_WEIGHT, 1 / (often + 1)) * (np.minimum(more, _OUTLIER * mean) - mean)
     excess[at] = mean
     return said
-
-
-def _weights(count: float) -> Sequence[float]:
-    """The weight of a reading by span, while the channel is young."""
-    known = bisect_right(_SPANS, count)
-    return [*_OLD_WEIGHTS[:known], *[1 / count] * (len(_SPANS) - known)]
 
 
 def _bin(z: float) -> int:

@@ -89,7 +89,9 @@ class Judge:
         if np.count_nonzero(late):
             minute[late] = self._minute
         minute = np.maximum.accumulate(minute)
-        turns = [0, *((minute[1:] != minute[:-1]).nonzero()[0] + 1).tolist()]
+        turns = [0]
+        if minute[-1] > minute[0]:
+            turns += ((minute[1:] != minute[:-1]).nonzero()[0] + 1).tolist()
         minutes = minute[turns].tolist()
         ends = [*starts[turns[1:]].tolist(), count]
         verdicts, first = [], 0
@@ -177,9 +179,9 @@ class Judge:
         return {
             **kept,
             "state": self._state[:, channels].T.copy(),
-            "values": history.values[channels],
-            "elapsed": history.elapsed[channels],
-            "commons": history.commons[channels],
+            "values": history.values.T[channels],
+            "elapsed": history.elapsed.T[channels],
+            "commons": history.commons.T[channels],
         }
 
     def restore(self, state: Mapping[str, npt.NDArray[np.generic]], channels: Ints) -> None:
@@ -205,7 +207,7 @@ class Judge:
         self._state[:, channels] = state["state"].T
         self._lasting = bool(np.count_nonzero(self._state[known.CALLED]))
         for name in ("values", "elapsed", "commons"):
-            getattr(self._history, name)[channels] = state[name]
+            getattr(self._history, name)[:, channels] = state[name].T
         for test in self._tests:
             if isinstance(test, Keeping):
                 test.kept[channels] = state[type(test).__name__.lower()]
@@ -243,7 +245,7 @@ class Judge:
         rule, sensor = channels.rule[which], channels.owner[which]
         look = Look(channel, rule, channels.rules, sensor, moment, value, own, beside, self._history)
         count += 1
-        self._history.add(channel, count.astype(np.int64), value, look.elapsed, beside[known.COMMON])
+        self._history.add(which, count, value, look.elapsed, beside[known.COMMON])
         row = OWN
         for test in self._tests:
             test.judge(look, own[row : row + test.rows])

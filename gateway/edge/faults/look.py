@@ -225,7 +225,7 @@ class Look:
     def back(self, steps: int | Ints, places: Ints | slice = slice(None)) -> Floats:
         """float64[m], the value so many readings ago; 0 is this one. Undefined before the first."""
         channel = self.channel[places]
-        value: Floats = self._history.values[channel, (self.own[COUNT][places].astype(np.int64) - steps) % WINDOW]
+        value: Floats = self._history.values[(self.own[COUNT][places].astype(np.int64) - steps) % WINDOW, channel]
         return value
 
     def window(self, places: Ints, readings: int) -> "Window":
@@ -282,7 +282,8 @@ class Window:
     def _at(self) -> Ints:
         """int64[m, k], where they are in a column of the history."""
         back = np.arange(1 - self._readings, 1)
-        return np.asarray((self._count[:, None] + back) % WINDOW + self._channel[:, None] * WINDOW)
+        slot = (self._count[:, None] + back) % WINDOW
+        return np.asarray(slot * self._history.values.shape[1] + self._channel[:, None])
 
     @cached_property
     def value(self) -> Floats:
@@ -309,34 +310,39 @@ class Window:
 
 
 class History:
-    """The last readings of every channel."""
+    """The last readings of every channel.
+
+    Attributes:
+        values: float64[``WINDOW``, channels]; a channel's readings come in turn, its nth is at n % ``WINDOW``.
+        elapsed: float32, time from the reading before, ms.
+        commons: float16, level of the neighbours; NaN where not known.
+    """
 
     def __init__(self) -> None:
-        self.values: Floats = np.zeros((0, WINDOW))
-        self.elapsed: Singles = np.zeros((0, WINDOW), np.float32)
-        self.commons: Halves = np.zeros((0, WINDOW), np.float16)
+        self.values: Floats = np.zeros((WINDOW, 0))
+        self.elapsed: Singles = np.zeros((WINDOW, 0), np.float32)
+        self.commons: Halves = np.zeros((WINDOW, 0), np.float16)
 
     def make_room(self, channels: int) -> None:
         """Makes room for more channels."""
         for name in ("values", "elapsed", "commons"):
             old = getattr(self, name)
-            new = np.zeros((channels, WINDOW), old.dtype)
-            new[: len(old)] = old
+            new = np.zeros((WINDOW, channels), old.dtype)
+            new[:, : old.shape[1]] = old
             setattr(self, name, new)
 
-    def add(self, channel: Ints, count: Ints, value: Floats, elapsed: Floats, common: Floats) -> None:
+    def add(self, which: slice | Ints, count: Floats, value: Floats, elapsed: Floats, common: Floats) -> None:
         """Remembers a reading of each of some channels; what the neighbours said belongs to the reading before."""
-        at = count % WINDOW
-        first = (at == 0).nonzero()[0]
-        at += channel * WINDOW
-        commons = self.commons.reshape(-1)
-        self.values.reshape(-1)[at] = value
-        # converted at once, not one after another
-        self.elapsed.reshape(-1)[at] = elapsed.astype(np.float32)
-        commons[at] = np.nan
-        at -= 1
-        at[first] += WINDOW
-        commons[at] = common.astype(np.float16)
+        first = int(count[0])
+        at: int | Ints
+        if np.count_nonzero(count == first) == len(count):  # sensors that send together are at the same place
+            at = first % WINDOW
+        else:
+            at = count.astype(np.int64) % WINDOW
+            which = np.arange(which.start, which.stop) if isinstance(which, slice) else which
+        self.values[at, which], self.elapsed[at, which] = value, elapsed
+        self.commons[at, which] = np.nan
+        self.commons[at - 1, which] = common
 
 
 @runtime_checkable
