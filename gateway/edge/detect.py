@@ -45,7 +45,7 @@ _USUAL, _HOURLY, _PAIRED, _PAIRED_LONG = slice(9, 11), 11, 12, 13
 _HIGH, _LOW, _NEXT_HIGH, _NEXT_LOW = slice(14, 17), slice(17, 20), slice(20, 23), slice(23, 26)
 _RANGES = slice(14, 26)
 _MEMORY, _COUNT, _ALARMED, _RENEWAL, _TIME, _INTERVAL = range(26, 32)
-_QUANTILE, _EXCESS, _BEYOND = slice(32, 45), slice(45, 58), slice(58, 71)
+_QUANTILE, _EXCESS, _BEYOND, _TAILS = slice(32, 45), slice(45, 58), slice(58, 71), slice(32, 71)
 _ROWS = 71
 _NOT_NEGATIVE = [*range(5, 14), _MEMORY, _COUNT, _ALARMED, _RENEWAL, *range(45, 71)]
 
@@ -119,20 +119,6 @@ class Judged(NamedTuple):
 
     evidence: Floats
     alarm: Flags
-
-
-class Calibration(NamedTuple):
-    """What is known of the tails of some views.
-
-    Attributes:
-        quantile: float64[v, n], 99 % of a view's past is below.
-        excess: float64[v, n], by how much the rest was beyond it on average.
-        beyond: float64[v, n], how often it was.
-    """
-
-    quantile: Floats
-    excess: Floats
-    beyond: Floats
 
 
 class Detector:
@@ -230,11 +216,12 @@ class Detector:
             pairs = [self.score_one(*reading) for reading in readings]
             return Judged(np.array([pair[0] for pair in pairs], float), np.array([pair[1] for pair in pairs], bool))
         place = self._place(channel)
+        first, beyond = int(place[0]), int(place[-1]) + 1
+        if beyond - first == len(place) and (place[1:] > place[:-1]).all():
+            return self._side_by_side(first, time, value, sensitivity)
         first, beyond = int(place.min()), int(place.max()) + 1
         if beyond - first > _DENSE * len(place):
             return self._scattered(place, time, value, sensitivity)
-        if beyond - first == len(place) and (place[1:] > place[:-1]).all():
-            return self._side_by_side(first, time, value, sensitivity)
         place = place - first
         times, values, factors = np.zeros(beyond - first, np.int64), *np.full((2, beyond - first), np.nan)
         times[place], values[place], factors[place] = time, value, sensitivity
@@ -287,11 +274,11 @@ class Detector:
         good = np.flatnonzero(np.isfinite(value) & (time > self._state[_TIME, place]))
         if len(good):
             some = place[good]
-            own = self._state[:, some]
+            own = self._state.take(some, 1)
             if self._remembers:
                 self._remember(some)
             factors = sensitivity[good] if isinstance(sensitivity, np.ndarray) else sensitivity
-            evidence[good], alarm[good] = self._judge(own, some, None, time[good], value[good], factors)
+            evidence[good], alarm[good] = self._judge((own, 0), some, None, time[good], value[good], factors)
             self._state[:, some] = own
         return Judged(evidence, alarm)
 
@@ -304,18 +291,18 @@ class Detector:
         place = np.arange(some.start, some.stop)
         others = ~(np.isfinite(value) & (time > own[_TIME]))
         if not np.count_nonzero(others):
-            return self._judge(own, place, None, time, value, sensitivity)
+            return self._judge((self._state, first), place, None, time, value, sensitivity)
         between = others.nonzero()[0]  # they are judged, too, and then put back
         before = own[:, between]
         time, value = np.where(others, own[_TIME] + 1, time).astype(np.int64), np.where(others, own[_BEFORE], value)
-        evidence, alarm = self._judge(own, place, others, time, value, sensitivity)
+        evidence, alarm = self._judge((self._state, first), place, others, time, value, sensitivity)
         own[:, between] = before
         evidence[between], alarm[between] = 0, False
         return Judged(evidence, alarm)
 
     def _judge(  # noqa: PLR0913, PLR0915, PLR0917 - columns, and one view after another
         self,
-        own: Floats,
+        where: tuple[Floats, int],
         place: Ints,
         others: Flags | None,
         time: Ints,
@@ -325,7 +312,7 @@ class Detector:
         """Many channels at once; what `_single` does for one, in the same order of operations.
 
         Args:
-            own: float64[71, n], their state; changed in place.
+            where: float64[71, channels], a state that is changed in place, and its column of the first; others follow.
             place: int64[n], where they are in the state.
             others: bool[n], those that are not to be counted.
             time: Of each, and so:
@@ -333,6 +320,8 @@ class Detector:
             sensitivity: Of each or of all.
         """
         value = np.minimum(np.maximum(value, -_LARGEST), _LARGEST)
+        state, first = where
+        own = state[:, first : first + len(place)]
         count = own[_COUNT]
         count += 1
         youngest, oldest = float(np.minimum.reduce(count)), float(np.maximum.reduce(count))
@@ -373,7 +362,7 @@ class Detector:
         smoothed += weight[_SMOOTHED] * (target - smoothed)
         views[8], views[9], views[10], views[11:] = target[2], own[_HOURLY], target[3], own[_PAIRED : _PAIRED_LONG + 1]
 
-        _, which, surprise = calibrate(Calibration(own[_QUANTILE], own[_EXCESS], own[_BEYOND]), age, views)
+        _, which, surprise = calibrate(state[_TAILS], first, age, views)
         evidence = np.sqrt(np.bincount(which, surprise * surprise, len(place)))
         memory = own[_MEMORY]
         alarm = evidence * sensitivity > THRESHOLD
@@ -619,22 +608,28 @@ def _records(own: Floats, value: Floats, views: Floats) -> None:
         own[_RENEWAL, renewed] += _RENEWED
 
 
-def calibrate(own: Calibration, count: Floats | float, views: Floats) -> tuple[Ints, Ints, Floats]:
+def calibrate(tails: Floats, first: int, count: Floats | float, views: Floats) -> tuple[Ints, Ints, Floats]:
     """Compares views with their past, and learns from them.
 
     Args:
-        own: The past; changed in place.
+        tails: float64[3v, channels], contiguous, changed in place: of each view the quantile below which 99 % of its
+            past is, then of each by how much the rest was beyond it on average, then how often it was.
+        first: The channel of the first of the n readings; the others follow.
         count: float64[n], or the same of all, readings so far, this one included.
-        views: float64[v, n], not negative.
+        views: float64[v, n], contiguous, not negative.
 
     Returns:
         View, place among n, and surprise in decades, of all that is beyond its quantile.
     """
-    quantile, excess, beyond = own
-    view, place = np.divmod((views > quantile).reshape(-1).nonzero()[0], views.shape[1])
-    at = view, place
-    before, mean = quantile[at], excess[at]
-    now = views[at]
+    many, n = views.shape
+    quantile, excess = tails[:many, first : first + n], tails[many : 2 * many, first : first + n]
+    flat, row = tails.reshape(-1), tails.shape[1]  # by one number, an element is found several times faster
+    beyond = (views > quantile).reshape(-1).nonzero()[0]
+    view, place = np.divmod(beyond, n)
+    at = view * row
+    at += place
+    at += first
+    before, mean, now = flat[at], flat[at + many * row], views.reshape(-1)[beyond]
     more = now - before
     counts = mean > 0
     if not isinstance(count, float):
@@ -645,19 +640,22 @@ def calibrate(own: Calibration, count: Floats | float, views: Floats) -> tuple[I
     said = view, place, surprise
     fresh = before <= 0
     if np.count_nonzero(fresh):
-        first, old = (view[fresh], place[fresh]), ~fresh
-        quantile[first], excess[first] = now[fresh], 0.5 * now[fresh]
-        at, more, mean = (view[old], place[old]), more[old], mean[old]
+        new, now = at[fresh], now[fresh]
+        flat[new], flat[new + many * row] = now, 0.5 * now
+        old = ~fresh
+        at, more, mean, beyond = at[old], more[old], mean[old], beyond[old]
     step = _LEAST_EXCESS * quantile
     np.maximum(step, excess, out=step)
     step *= _YOUTH / (count + _YOUNG) + _RATE
-    raised = step[at]
+    raised = step.reshape(-1)[beyond]
     step *= _TAIL
     quantile -= step
-    quantile[at] += raised
-    beyond[at] = often = beyond[at] + 1
+    flat[at] += raised
+    at += many * row
+    often = flat[at + many * row] + 1
+    flat[at + many * row] = often
     mean += np.maximum(_EXCESS_WEIGHT, 1 / (often + 1)) * (np.minimum(more, _OUTLIER * mean) - mean)
-    excess[at] = mean
+    flat[at] = mean
     return said
 
 

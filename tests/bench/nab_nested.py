@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway import nab
-from gateway.edge.detect import Calibration, calibrate
+from gateway.edge.detect import calibrate
 
 Floats = npt.NDArray[np.float64]
 Tallies = list[list[nab.Tally]]  # [files][thresholds]
@@ -150,14 +150,11 @@ def surprises(corpus: Sequence[nab.Series]) -> dict[str, list[npt.NDArray[np.flo
         made = bank.views(row, hour, np.array([series.value[row] for series in corpus[:n]]))
         views = np.array([side for sides in made.values() for side in sides])
         if own is None:
-            own = Calibration(*np.zeros((3, *views.shape)))
+            own = np.zeros((3 * len(views), n))
             names = [name for name, sides in made.items() for _ in sides]
             said = {name: [np.zeros(size, np.float32) for size in length] for name in made}
-        here = Calibration(*(part[:, :n].copy() for part in own))
-        for view, place, surprise in zip(*calibrate(here, np.full(n, row + 1.0), views), strict=True):
+        for view, place, surprise in zip(*calibrate(own, 0, row + 1.0, views), strict=True):
             said[names[view]][place][row] = surprise * surprise
-        for part, new in zip(own, here, strict=True):
-            part[:, :n] = new
     return said
 
 
