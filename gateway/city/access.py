@@ -11,7 +11,7 @@ import time
 
 from fastapi import Request
 
-from gateway.city.auth import rights, secret
+from gateway.city.auth import people, rights, secret
 from gateway.city.auth.people import SESSION_MS, TOKEN_PREFIX, Origin, People
 from gateway.city.auth.rights import Caller, Role
 from gateway.city.auth.throttle import Throttle
@@ -20,6 +20,7 @@ from gateway.config import CityConfig, ConfigError
 
 COOKIE = "citygate_session"
 SESSION_S = SESSION_MS // 1000
+_REMEMBERED_MS, _MOST_REMEMBERED = 5000, 1000
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
@@ -49,6 +50,7 @@ class Access:
         self._open = is_loopback(config.server.host)
         self._tls = config.server.tls_cert is not None
         self._sessions: dict[str, float] = {}  # of those who know the read token
+        self._remembered: dict[tuple[object, ...], tuple[int, int, Caller]] = {}
         self._addresses = Throttle(5, 60.0, "wrong attempts from this address")
         make = "make one with `python3 -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE && chmod 600 FILE`"
         if config.store.type == "embedded" and self._write is None:
@@ -70,12 +72,37 @@ class Access:
         token = _token(request)
         return self._write is not None and token is not None and secret.same(token, self._write.get_secret_value())
 
+    @property
+    def changes(self) -> int:
+        """Rises whenever somebody's rights may have ended."""
+        return self._people.changes
+
+    def remembered(self, request: Request) -> Caller | None:
+        """Who makes the request, if that was found out seconds ago and nothing has changed here since.
+
+        What another process changes is noticed 5 s later.
+        """
+        at, changes, caller = self._remembered.get(self._key(request), (0, 0, None))
+        return caller if changes == self.changes and 0 <= people.now_ms() - at < _REMEMBERED_MS else None
+
     def caller(self, request: Request) -> Caller:
-        """Who makes the request.
+        """Who makes the request, which it remembers.
 
         Raises:
             ProblemError: 401 without a right to be here, 429 after too many wrong tokens.
         """
+        at, changes = people.now_ms(), self.changes  # first: what changes meanwhile is not remembered as it was
+        found = self._find(request)
+        if len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[self._key(request)] = at, changes, found
+        return found
+
+    def _key(self, request: Request) -> tuple[object, ...]:
+        headers = request.headers
+        return address(request), self._is_local(request), headers.get("cookie"), headers.get("authorization")
+
+    def _find(self, request: Request) -> Caller:
         here, token = address(request), _token(request)
         api_token = token is not None and token.startswith(TOKEN_PREFIX)
         if self._is_local(request) and not self._people.on and not api_token:
@@ -132,6 +159,7 @@ class Access:
         """
         cookie = request.cookies.get(COOKIE, "")
         self._sessions.pop(secret.digest(cookie), None)
+        self._remembered.clear()
         if (caller := self._people.by_session(cookie, address(request))) is not None:
             refuse_forged(caller, request)
             self._people.sign_out(cookie, caller)

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
@@ -33,7 +35,7 @@ from gateway.city.rendered import Rendered
 from gateway.city.store.base import Store, StoreError
 from gateway.city.store.embedded import EmbeddedStore
 from gateway.city.store.influx import InfluxStore
-from gateway.city.stream import Hub
+from gateway.city.stream import DIRECT, Hub
 from gateway.city.view import BASEMAP, View
 from gateway.config import CityConfig, ConfigError, StoreSection
 
@@ -140,7 +142,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     for module in (read, history, alerts, session, people, incidents, reports, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
-    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, thread_minimum_size=2**15)
     app.add_middleware(_SecurityHeaders)
     return app
 
@@ -163,7 +165,7 @@ def _add_pages(app: FastAPI, config: CityConfig, page: Path) -> None:
         return FileResponse(config.map.basemap, media_type="application/octet-stream")
 
     if (page / "index.html").is_file():
-        app.router.routes.append(_Mount("/", _Page(directory=page, html=True)))
+        app.router.routes.append(_Mount("/", _Page(page)))
         return
 
     @app.get("/", include_in_schema=False)
@@ -180,13 +182,36 @@ class _Mount(Mount):
 
 
 class _Page(StaticFiles):
-    """The page's files: those under /assets carry their content's hash in the name and never change."""
+    """The page's files: those under /assets carry their content's hash in the name and never change.
+
+    Each is packed once.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory=directory, html=True)
+        self._packed: dict[tuple[str, str], bytes] = {}
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
+        response, asked = await super().get_response(path, scope), Headers(scope=scope)
+        packable = "gzip" in asked.get("accept-encoding", "") and "range" not in asked and path.endswith(_TEXT)
+        if isinstance(response, FileResponse) and packable:
+            name = path, response.headers["etag"]
+            if name not in self._packed:
+                self._packed[name] = await asyncio.to_thread(_pack, Path(response.path))
+            headers = {key: value for key, value in response.headers.items() if key != "content-length"}
+            packed = {"content-encoding": "gzip", "vary": "Accept-Encoding"}
+            response = Response(self._packed[name], response.status_code, {**headers, **packed})
         forever = path.startswith("assets/")
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if forever else "no-cache"
         return response
+
+
+_TEXT = (".css", ".html", ".js", ".json", ".svg", ".webmanifest")
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+
+
+def _pack(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes(), mtime=0)
 
 
 class _SecurityHeaders:
@@ -199,9 +224,11 @@ class _SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
-                headers.extend((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
+                headers.extend(_RAW_HEADERS)
                 if scope["path"].startswith(_API) and all(name != b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
             await send(message)
 
+        if scope["type"] == "http":
+            scope[DIRECT] = send_with_headers
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -1,5 +1,7 @@
 """The town as it was: the state of all sensors, and the events that were open, at a time in the past."""
 
+import asyncio
+
 from pydantic import BaseModel, Field
 
 from gateway.city.models import EventOut, State, iso
@@ -43,6 +45,10 @@ async def look(view: View, at: int) -> Past:
     at -= at % RESOLUTION_MS
     sensors = await view.store.latest_at(at, at - _READINGS_MS)
     events = [found for found in await view.store.events_at(at, at - _EVENTS_MS) if found.until is None]
+    return await asyncio.to_thread(_told, view, at, sensors, events)
+
+
+def _told(view: View, at: int, sensors: list[LatestSensor], events: list[Event]) -> Past:
     gravest: dict[str, str] = {}
     for found in sorted(events, key=_gravity):
         gravest[found.last.key.id] = found.last.severity

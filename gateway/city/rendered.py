@@ -8,6 +8,7 @@ import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from fastapi import Request, Response
 from pydantic import BaseModel
 
@@ -61,6 +62,11 @@ class Rendered:
             headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
             return Response(found.packed, headers=headers, media_type=media_type)
         return Response(found.plain, media_type=media_type)
+
+
+def render_plain(body: dict[str, object]) -> Response:
+    """An answer that is long and that only one asks for; tuples become arrays."""
+    return Response(msgspec.json.encode(body), media_type="application/json")
 
 
 def render(body: BaseModel, media_type: str = "application/json") -> Response:

@@ -5,13 +5,17 @@ missed, or everything when that is too long ago. A page that reads too slowly is
 """
 
 import asyncio
+import contextlib
 import json
 import logging
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
 
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.city.alerts.desk import Desk
@@ -25,6 +29,7 @@ from gateway.city.view import Snapshot, View, event, gateway, now_ms
 _LOG = logging.getLogger(__name__)
 _POLL_S = 1.0
 _KEEP_ALIVE_S = 15.0
+_ALLOWED_S = 30.0
 _KEPT = 256
 _QUEUE = 64
 _ALERTS = 100
@@ -36,9 +41,16 @@ class CasesVersion(BaseModel):
     version: int
 
 
+DIRECT = "citygate.send"
+"""Where a request's scope holds what sends past all middleware but the outermost."""
+
+
 class _Message(NamedTuple):
     id: int
     text: bytes
+
+
+_ALIVE = _Message(0, b": keep-alive\n\n")
 
 
 class Hub:
@@ -58,6 +70,7 @@ class Hub:
         self._alerts = 0
         self._whole: tuple[tuple[object, ...], list[bytes]] | None = None
         self._next_id = now_ms()  # so that ids of an earlier run are never met again
+        self._told = time.monotonic()
         self._kept: deque[_Message] = deque(maxlen=_KEPT)
         self._listeners: set[asyncio.Queue[_Message | None]] = set()
         self._sensors: dict[str, tuple[object, ...]] = {}
@@ -75,7 +88,7 @@ class Hub:
         for queue in self._listeners:
             _end(queue)
 
-    async def listen(self, last_id: int | None) -> AsyncIterator[bytes]:
+    async def listen(self, last_id: int | None) -> AsyncGenerator[bytes]:
         """The stream of one page.
 
         Args:
@@ -98,11 +111,7 @@ class Hub:
             for text in [message.text for message in kept] if resumed else await self._everything():
                 yield text
             while True:
-                try:
-                    message = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
-                except TimeoutError:
-                    yield b": keep-alive\n\n"
-                    continue
+                message = await queue.get()
                 if message is None:
                     return
                 yield message.text
@@ -149,6 +158,8 @@ class Hub:
                 failing = True
             except Exception:  # noqa: BLE001 - one bad look must not silence every page
                 _LOG.exception("the stream missed a look at the store")
+            if time.monotonic() - self._told >= _KEEP_ALIVE_S:
+                self._tell_all(_ALIVE)
             await asyncio.sleep(max(_POLL_S, self._view.store.freshness))
 
     def _tell(self, snapshot: Snapshot) -> None:
@@ -182,11 +193,62 @@ class Hub:
         self._next_id += 1
         message = _Message(self._next_id, _encode(self._next_id, name, body))
         self._kept.append(message)
+        self._tell_all(message)
+
+    def _tell_all(self, message: _Message) -> None:
+        self._told = time.monotonic()
         for queue in self._listeners:
             try:
                 queue.put_nowait(message)
             except asyncio.QueueFull:
                 _end(queue)
+
+
+class EventStream(StreamingResponse):
+    """A stream to one page, past the middleware: what is the same for all pages should cost little for each.
+
+    Args:
+        texts: What :meth:`Hub.listen` yields.
+        changes: Rises when somebody's rights may have ended.
+        allowed: Whether who listens may go on; asked when ``changes`` rises, and each 30 s.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, texts: AsyncGenerator[bytes], changes: Callable[[], int], allowed: Callable[[], Awaitable[bool]]
+    ) -> None:
+        super().__init__(texts, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._texts, self._changes, self._allowed = texts, changes, allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends until the stream ends, the page goes, or who listens may no longer."""
+        sending = asyncio.create_task(self._send(scope.get(DIRECT, send)))
+        gone = asyncio.create_task(_gone(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        seen, until = self._changes(), time.monotonic() + _ALLOWED_S
+        async with contextlib.aclosing(self._texts) as texts:
+            async for text in texts:
+                if seen != self._changes() or time.monotonic() > until:
+                    seen, until = self._changes(), time.monotonic() + _ALLOWED_S
+                    if not await self._allowed():
+                        break
+                await send({"type": "http.response.body", "body": text, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _encode(number: int | None, name: str, body: BaseModel) -> bytes:

@@ -34,6 +34,7 @@ _PAGES, _OPERATORS, _SECONDS = 200, 50, 60
 _KINDS = {"air": 6, "noise": 3, "traffic": 5, "water": 8, "weather": 8}
 """Kinds of sensors, a fifth each, and how many quantities they send."""
 _OF_THE_LINK = {"battery", "rssi", "snr", "margin", "lost_uplinks"}
+_EVENTS = 1000
 _WATCHED = (
     5  # sensors of which every reading of the 30 days is there; of the others, one in half an hour, and two whole hours
 )
@@ -69,6 +70,26 @@ async def _channels(path: Path, at: int) -> None:
     for kind, site, sensor, names in _sensors():
         fields: dict[str, Any] = dict.fromkeys(names, 20.0)
         await store.write([Point(kind, {"gateway": "gw-0", "site": site, "sensor": sensor}, fields, at, 1)])
+    events = []
+    for number in range(_EVENTS):
+        kind, site, sensor, names = _sensors()[number % _SENSORS]
+        tags = {"gateway": "gw-0", "kind": kind, "site": site, "sensor": sensor}
+        fields = {"id": f"e{number}", "quantity": names[0], "value": 99.0, "limit": 60.0, "message": "above its limit"}
+        began = at - number * _DAYS * _DAY_MS // _EVENTS
+        events += [
+            Point("event", {**tags, "severity": "yellow"}, {**fields}, began, 1),
+            Point("event", {**tags, "severity": "none"}, {**fields}, began + 600_000, 1),
+        ]
+    await store.write(events)
+    await store.close()
+
+
+async def _condense(path: Path, now: int) -> None:
+    """Makes the means of hours that writes would have left behind."""
+    store = EmbeddedStore(path, _DAYS * 86_400.0)
+    await store.open()
+    while await store.condense(now):
+        pass
     await store.close()
 
 
@@ -89,7 +110,11 @@ def _history(path: Path, now: int) -> int:
             for span, step in spans:
                 names = {"channel": channel, "first": now - span + 60_000, "step": step, "last": now}
                 connection.execute(series, names)
+        connection.execute(
+            "INSERT OR REPLACE INTO due SELECT channel, min(time) / 3600000 * 3600000, 1 FROM reading GROUP BY channel"
+        )
         (number,) = connection.execute("SELECT count(*) FROM reading").fetchone()
+    asyncio.run(_condense(path, now))
     return int(number)
 
 
@@ -216,9 +241,10 @@ def test_city(stage: Stage) -> None:
         stage.report.say(f"{_PAGES} pages and {_OPERATORS} operators for {seconds} s, {name}")
         city = _City(tree, stage.within(f"city-{len(servers)}"), store, stage.free_port())
         city.ask("GET", "/api/v1/overview")  # the first one reads a day of history
+        load, began, spent = os.getloadavg()[0], time.monotonic(), machine.cpu(city.pid)
         with _reporting(city):
             stats = _crowd(city, seconds)
-        memory, cpu = machine.memory(city.pid), machine.cpu(city.pid)
+        memory, cpu, took = machine.memory(city.pid), machine.cpu(city.pid) - spent, time.monotonic() - began
         city.stop()
         rows = [row for row in stats if row["method"] == "GET"]
         heard = sum(row["num_requests"] for row in stats if row["name"] == "event: sensors")
@@ -241,8 +267,10 @@ def test_city(stage: Stage) -> None:
                 "view": name,
                 "peak memory, MB": memory.peak,
                 "CPU, s": cpu,
+                "CPU, share of a core": cpu / took,
                 "messages a page and second": heard / _PAGES / seconds,
-                "load of the machine": os.getloadavg()[0],
+                "load of the machine before": load,
+                "and after": os.getloadavg()[0],
             }
         )
     title = (

@@ -79,10 +79,22 @@ class Operator(FastHttpUser):
         name = f"series, {'1 hour raw' if step is None else f'{days} d by {step} s'}"
         self._get(name, f"{path}/series?quantity={quantity}&start={start}{more}")
 
+    @task(1)
+    def depth(self) -> None:
+        """A sensor's page in full: all of 30 days, how whole they are, a day as a file, the town of yesterday."""
+        sensor, _, quantity = random.choice(_SENSORS).rpartition(":")  # noqa: S311 - no secret
+        path, now = f"/api/v1/sensors/{quote(sensor)}", int(time.time() * 1000)
+        day, month = now - _DAY_S * 1000, now - 30 * _DAY_S * 1000
+        self._get("series, 30 d without a step", f"{path}/series?quantity={quantity}&start={month}")
+        self._get("wholeness, 30 d", f"{path}/wholeness?start={month}")
+        self._get("readings.csv, 1 d", f"{path}/readings.csv?quantity={quantity}&start={day}")
+        self._get("past", f"/api/v1/past?at={day}")
+
     @task(2)
     def events(self) -> None:
         """What happens."""
         self._get("events", "/api/v1/events")
+        self._get("alerts", "/api/v1/alerts")
 
     @task(1)
     def fleet(self) -> None:
@@ -93,6 +105,7 @@ class Operator(FastHttpUser):
     def cases(self) -> None:
         """The cases."""
         self._get("incidents", "/api/v1/incidents")
+        self._get("incident-figures", "/api/v1/incident-figures")
 
     @task(1)
     def things(self) -> None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from gateway.city.app import create_app
 from gateway.city.view import state
 from tests.city.conftest import WRITE, city_config, client_of, running, write
 
@@ -212,3 +213,21 @@ async def test_every_error_is_a_problem_detail_and_every_answer_is_guarded(app: 
         assert "<script" not in docs.text
         assert "http://" not in docs.text.replace("http://127.0.0.1", "")
         assert "https://" not in docs.text
+
+
+async def test_files_of_the_page_are_packed_and_known_again(tmp_path: Path) -> None:
+    script = "let a = 1;\n" * 500
+    (tmp_path / "page" / "assets").mkdir(parents=True)
+    (tmp_path / "page" / "index.html").write_text("<!doctype html><title>t</title>")
+    (tmp_path / "page" / "assets" / "a.js").write_text(script)
+    async with client_of(create_app(city_config(tmp_path), tmp_path / "page")) as client:
+        for encoding in ("gzip", "identity", "gzip"):
+            answer = await client.get("/assets/a.js", headers={"Accept-Encoding": encoding})
+            assert answer.text == script
+            assert answer.headers.get("content-encoding", "identity") == encoding
+            assert "immutable" in answer.headers["cache-control"]
+        again = await client.get("/assets/a.js", headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        part = await client.get("/assets/a.js", headers={"Range": "bytes=0-9"})
+        assert (part.status_code, part.text) == (206, script[:10])
+        assert "doctype" in (await client.get("/")).text

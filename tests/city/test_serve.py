@@ -122,3 +122,22 @@ def test_a_store_that_cannot_be_opened_is_a_clear_error(config: Path, tmp_path: 
     assert run.returncode != 0
     assert "ConfigError" in run.stderr
     assert "check the disk" in run.stderr
+
+
+@pytest.mark.usefixtures("process")
+def test_a_stream_ends_with_its_session(config: Path, port: int) -> None:
+    def ask(method: str, path: str, body: object = None, **headers: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **headers})
+        return connection.getresponse()
+
+    link = config.with_name("setup-link").read_text().strip().partition("#link=")[2]
+    opened = ask("POST", "/api/v1/link", {"link": link, "password": "a horse that staples"})
+    cookie = str(opened.headers["Set-Cookie"]).partition(";")[0]
+    stream = ask("GET", "/api/v1/stream", Cookie=cookie)
+    assert stream.readline() == b"retry: 2000\n"
+    csrf = json.load(ask("GET", "/api/v1/session", Cookie=cookie))["csrf"]
+    assert ask("DELETE", "/api/v1/session", Cookie=cookie, **{"X-CSRF-Token": csrf}).status == 204
+    assert ask("GET", "/api/v1/sensors", Cookie=cookie).status == 401
+    _write(port, 4.75)
+    assert b"4.75" not in stream.read(), "the stream ends, and tells nothing more"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 
 from gateway.city.access import Access, refuse_forged
 from gateway.city.alerts.desk import Desk
@@ -37,23 +38,30 @@ def context(request: Request) -> Context:
     return cast("Context", request.app.state.context)
 
 
-def caller(request: Request) -> Caller:
+async def _context(request: Request) -> Context:
+    return context(request)
+
+
+async def caller(request: Request) -> Caller:
     """Who makes the request, if the table of rights lets them.
 
     Raises:
         ProblemError: 401, 403 or 429.
     """
-    found = context(request).access.caller(request)
+    access = context(request).access
+    found = access.remembered(request)
+    if found is None:
+        found = await run_in_threadpool(access.caller, request)
     rights.check(found, request.method, request.scope["route"].path)
     refuse_forged(found, request)
     return found
 
 
-def reader(request: Request, _: Annotated[Caller, Depends(caller)]) -> Context:
+async def reader(request: Request, _: Annotated[Caller, Depends(caller)]) -> Context:
     """The running view's parts, for who may have them by the table of rights."""
     return context(request)
 
 
-Anyone = Annotated[Context, Depends(context)]
+Anyone = Annotated[Context, Depends(_context)]
 Asking = Annotated[Caller, Depends(caller)]
 Reader = Annotated[Context, Depends(reader)]

@@ -1,9 +1,10 @@
 """Reading the past: a sensor's readings as a file, how whole they are, and the town as it was."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from gateway.city import export, past, wholeness
 from gateway.city import month as months
@@ -14,6 +15,7 @@ from gateway.city.export import Csv
 from gateway.city.month import Month
 from gateway.city.past import Past
 from gateway.city.problems import ProblemError
+from gateway.city.rendered import render
 from gateway.city.wholeness import Wholeness
 
 router = APIRouter()
@@ -71,7 +73,7 @@ async def town_month(
     return await months.look(month, city.now_ms(), here.view, here.desk, here.cases)
 
 
-@router.get("/api/v1/past", tags=["city"])
+@router.get("/api/v1/past", tags=["city"], response_model=Past)
 async def town_past(
     here: Reader,
     at: Annotated[
@@ -82,8 +84,8 @@ async def town_past(
             json_schema_extra=A_TIME,
         ),
     ],
-) -> Past:
+) -> Response:
     """The state of all sensors at a time, which is rounded down to the resolution that the answer states."""
     moment = min(moment_of("at", at), city.now_ms())
     await here.view.snapshot()
-    return await past.look(here.view, moment)
+    return await asyncio.to_thread(render, await past.look(here.view, moment))

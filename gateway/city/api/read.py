@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway import __version__
 from gateway.city import view as city
-from gateway.city.api.context import Anyone, Context, Reader
+from gateway.city.api.context import Anyone, Context, Reader, caller
 from gateway.city.grade_models import Scales, SensorFeatures
 from gateway.city.models import (
     Events,
@@ -28,21 +28,23 @@ from gateway.city.models import (
     iso,
 )
 from gateway.city.problems import HEALTH, ProblemError
-from gateway.city.rendered import render
+from gateway.city.rendered import render, render_plain
 from gateway.city.store.base import (
     MAX_POINTS,
     Bucket,
+    Event,
     LatestSensor,
     Reading,
     SensorKey,
     Store,
     TooManyPointsError,
 )
+from gateway.city.stream import EventStream
 
 router = APIRouter()
 _HOUR_MS, _HOUR_S = 3_600_000, 3600.0
 _MOST = 2000
-_SENSOR_EVENTS = 50
+_EVENTS, _SENSOR_EVENTS = 100, 50
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 A_TIME: dict[str, Any] = {
     "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": "^-?[0-9]{1,13}$"}]
@@ -78,10 +80,10 @@ async def overview(here: Reader, request: Request) -> Response:
     return await here.rendered.answer(request, (snapshot, grades), made)
 
 
-@router.get("/api/v1/scales", tags=["city"])
-async def scales(here: Reader) -> Scales:
+@router.get("/api/v1/scales", tags=["city"], response_model=Scales)
+async def scales(here: Reader) -> Response:
     """What the levels of grades mean: names, colours, limits, and where the numbers are from."""
-    return here.view.scales(city.now_ms())
+    return render(here.view.scales(city.now_ms()))
 
 
 @router.get("/api/v1/kinds", tags=["city"], response_model=Kinds)
@@ -99,11 +101,11 @@ def _kinds(here: Context) -> Kinds:
     )
 
 
-@router.get("/api/v1/map", tags=["city"])
-async def town_map(here: Reader) -> TownMap:
+@router.get("/api/v1/map", tags=["city"], response_model=TownMap)
+async def town_map(here: Reader) -> Response:
     """What lies beneath the sensors: districts, sites, an optional base map."""
     await here.view.snapshot()
-    return here.view.map()
+    return render(here.view.map())
 
 
 @router.get("/api/v1/sensors", tags=["sensors"], response_model=Sensors)
@@ -133,20 +135,17 @@ async def sensor_features(
     return render(here.view.features(_chosen(found, kind, site, state), grades), _GeoJson.media_type)
 
 
-@router.get("/api/v1/sensors/{sensor_id}", tags=["sensors"])
-async def sensor_detail(here: Reader, sensor_id: Id) -> SensorDetail:
+@router.get("/api/v1/sensors/{sensor_id}", tags=["sensors"], response_model=SensorDetail)
+async def sensor_detail(here: Reader, sensor_id: Id) -> Response:
     """One sensor, what its quantities mean, and its newest events."""
     latest = await latest_of(here, sensor_id)
     out = here.view.sensor(latest, city.now_ms())
     events = await here.view.store.events(_SENSOR_EVENTS, key=latest.key)
-    return SensorDetail(
-        **dict(out),
-        quantities=[here.view.describe(latest.key.kind, reading.quantity) for reading in out.readings],
-        events=[city.event(item) for item in events],
-    )
+    quantities = [here.view.describe(latest.key.kind, reading.quantity) for reading in out.readings]
+    return render(SensorDetail(**dict(out), quantities=quantities, events=[city.event(item) for item in events]))
 
 
-@router.get("/api/v1/sensors/{sensor_id}/series", tags=["sensors"])
+@router.get("/api/v1/sensors/{sensor_id}/series", tags=["sensors"], response_model=Series)
 async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     here: Reader,
     sensor_id: Id,
@@ -177,7 +176,7 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     offset: Annotated[
         int, Query(ge=-86_400, le=86_400, description="seconds by which steps begin after multiples of their length")
     ] = 0,
-) -> Series:
+) -> Response:
     """A quantity over time, with flags, gaps as they are, and the values that were quarantined.
 
     Readings, if there are no more of them than are asked for; else steps with their extremes, so that no peak is lost.
@@ -205,17 +204,19 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
         points = await store.buckets(latest.key, quantity, first, last, step_ms, direction=what.direction, shift=shift)
     kept_out = await store.quarantined(latest.key, quantity, first, last)
     said = await store.verdicts(first, last, channel=(latest.key, quantity))
-    return Series(
-        id=latest.key.id,
-        quantity=quantity,
-        unit=what.unit,
-        start=iso(first),
-        end=iso(last),
-        step=step,
-        points=[list(point) for point in points],
-        quarantined=kept_out[:: 1 if most is None else max(1, math.ceil(len(kept_out) / most))],
-        quarantined_total=len(kept_out),
-        verdicts=[city.verdict(item) for item in said],
+    return render_plain(
+        {
+            "id": latest.key.id,
+            "quantity": quantity,
+            "unit": what.unit,
+            "start": iso(first),
+            "end": iso(last),
+            "step": step,
+            "points": points,
+            "quarantined": kept_out[:: max(1, math.ceil(len(kept_out) / (most or _MOST)))],
+            "quarantined_total": len(kept_out),
+            "verdicts": [city.verdict(item).model_dump() for item in said],
+        }
     )
 
 
@@ -235,30 +236,47 @@ def _nice(seconds: float) -> float:
     return next((float(step) for step in _STEPS_S if step >= seconds), math.ceil(seconds / 86_400) * 86_400.0)
 
 
-@router.get("/api/v1/events", tags=["events"])
+@router.get("/api/v1/events", tags=["events"], response_model=Events)
 async def events(
     here: Reader,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = _EVENTS,
     open_only: Annotated[bool, Query(alias="open", description="only events that have not ended")] = False,  # noqa: FBT002
-) -> Events:
+) -> Response:
     """The newest events, newest first."""
     found = await here.view.store.events(limit, open_only=open_only)
+    if limit == _EVENTS and not open_only:
+        return await here.rendered.answer(request, (found,), partial(_events, found))
+    return render(_events(found))
+
+
+def _events(found: list[Event]) -> Events:
     return Events(events=[city.event(item) for item in found])
 
 
-@router.get("/api/v1/gateways", tags=["fleet"])
-async def gateways(here: Reader) -> Gateways:
+@router.get("/api/v1/gateways", tags=["fleet"], response_model=Gateways)
+async def gateways(here: Reader, request: Request) -> Response:
     """The gateways, their health and ledgers."""
     snapshot, now = await here.view.snapshot(), city.now_ms()
-    return Gateways(gateways=[city.gateway(health, now) for health in snapshot.gateways])
+    made = partial(Gateways, gateways=[city.gateway(health, now) for health in snapshot.gateways])
+    return await here.rendered.answer(request, (snapshot,), made)
 
 
 @router.get("/api/v1/stream", tags=["city"], response_class=StreamingResponse)
-async def stream(here: Reader, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
+async def stream(
+    here: Reader, request: Request, last_event_id: Annotated[str | None, Header()] = None
+) -> StreamingResponse:
     """Server-sent events: hello, sensors, events, gateways, alerts, each with what changed; grades, all of them."""
     last_id = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 20 else None  # noqa: PLR2004
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(here.hub.listen(last_id), media_type="text/event-stream", headers=headers)
+    return EventStream(here.hub.listen(last_id), lambda: here.access.changes, partial(_may_listen, request))
+
+
+async def _may_listen(request: Request) -> bool:
+    try:
+        await caller(request)
+    except ProblemError:
+        return False
+    return True
 
 
 def _chosen(sensors: list[SensorOut], kind: str | None, site: str | None, state: State | None) -> list[SensorOut]:

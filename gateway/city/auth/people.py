@@ -1,6 +1,8 @@
 """People, their sessions, tokens and links. Every change is on the audit trail, in the transaction that makes it."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, select, update
@@ -57,6 +59,20 @@ def record(
     transaction.add(Audit(time=now_ms(), who=who, address=address, action=action, about=about, detail=detail))
 
 
+class _Counted:
+    """A database that counts the changes made through it."""
+
+    def __init__(self, database: Database) -> None:
+        self.read, self._write = database.read, database.write
+        self.changes = 0
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with self._write() as transaction:
+            yield transaction
+        self.changes += 1
+
+
 class People:
     """What is known of people.
 
@@ -67,9 +83,14 @@ class People:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database = _Counted(database)
         self._on = False
         self._names = Throttle(10, 600.0, "wrong attempts to sign in by this name")
+
+    @property
+    def changes(self) -> int:
+        """Rises with every change: somebody's rights may have ended."""
+        return self._database.changes
 
     @property
     def on(self) -> bool:

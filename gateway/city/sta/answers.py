@@ -1,5 +1,6 @@
 """Answers: from an address and its options to what SensorThings says about it."""
 
+import asyncio
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ CONFORMANCE = (
 )
 _SEGMENT = re.compile(r"(?P<name>[^()/]+)(?:\((?P<id>.*)\))?", re.DOTALL)
 _MOST_ENTITIES = 20_000
+_MANY = 100  # entities, among which choosing takes longer than a thread
 
 
 class MissingError(Exception):
@@ -139,7 +141,7 @@ class Answers:
         if options.token is not None:
             msg = "$skiptoken: only next links of Observations have one"
             raise OptionError(msg)
-        chosen = ordered_by([entity for entity in many if matching(entity, options)], options)
+        chosen = await asyncio.to_thread(_chosen, many, options) if len(many) > _MANY else _chosen(many, options)
         end = options.skip + options.top
         more = {"$skip": str(end)} if end < len(chosen) and options.top else None
         return chosen[options.skip : end], more, len(chosen) if options.count else None
@@ -180,6 +182,10 @@ class Answers:
         query = {key: value for key, value in options.query.items() if key not in {"$skip", "$skiptoken"}} | changes
         address = path if quoted else quote(path, safe="/()':@,")
         return f"{self._root}/{address}?{urlencode(query, safe='$', quote_via=quote)}"
+
+
+def _chosen(entities: list[Entity], options: Options) -> list[Entity]:
+    return ordered_by([entity for entity in entities if matching(entity, options)], options)
 
 
 def _selected(entity: Entity, whole: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from sensors.lineprotocol import LineError, Point
 
 _LOG = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 3600.0
+_KEPT_EVENTS = 16
 _HOURLY_S = 2 * 365 * 86400.0
 _STEP_S, _PAUSE_S, _LOOK_EVERY_S = 0.01, 0.04, 30.0  # of keeping house, which lets the writer write most of the time
 _SCHEMA = (
@@ -75,6 +76,7 @@ CREATE TABLE verdict (
 ) WITHOUT ROWID;
 """,
     hours.SCHEMA,
+    "CREATE INDEX event_sensor ON event (kind, site, sensor);",
 )
 """What each version of the file has more than the one before."""
 _READING = """
@@ -101,7 +103,7 @@ GROUP BY start ORDER BY start
 _MEAN, _MEAN_ENERGY = "avg(value)", "ln(avg(exp(value * 0.2302585092994046))) / 0.2302585092994046"  # ln(10) / 10
 _EVENTS = """
 SELECT id, time, severity, kind, site, sensor, gateway, quantity, value, threshold, message FROM event WHERE id IN (
-    SELECT id FROM event WHERE :kind IS NULL OR (kind = :kind AND site = :site AND sensor = :sensor)
+    SELECT id FROM event {where}
     GROUP BY id HAVING max(severity <> 'none')
     AND (NOT :open OR max(time) > coalesce(max(CASE WHEN severity = 'none' THEN time END), -9e18))
     ORDER BY max(CASE WHEN severity <> 'none' THEN time END) DESC LIMIT :limit
@@ -143,7 +145,7 @@ class EmbeddedStore:
     """
 
     name = "embedded"
-    freshness = 0.5
+    freshness = 1.0
 
     def __init__(self, path: Path, retention: float, hourly: float = _HOURLY_S) -> None:
         self._path = path
@@ -157,6 +159,8 @@ class EmbeddedStore:
         self._channels: dict[tuple[SensorKey, str], int] = {}
         self._named: dict[int, tuple[SensorKey, str]] = {}
         self._newest: dict[SensorKey, LatestSensor] | None = None  # replaced, never changed, by the writing thread
+        self._event_version = 0
+        self._kept_events: dict[tuple[int, bool], tuple[int, list[Event]]] = {}
         self._due: set[tuple[int, int]] = set()  # channels and hours that the file notes as due
         self._housekeeping: asyncio.Task[None] | None = None
 
@@ -262,8 +266,17 @@ class EmbeddedStore:
         return await self._in(self._readers, EmbeddedStore._verdicts, start, end, channel)
 
     async def events(self, limit: int, *, open_only: bool = False, key: SensorKey | None = None) -> list[Event]:
-        """The newest events, newest first."""
-        return await self._in(self._readers, EmbeddedStore._events, limit, key, open_only=open_only)
+        """The newest events, newest first; those of all sensors are read again only when some were written."""
+        kept = self._kept_events.get((limit, open_only)) if key is None else None
+        version = self._event_version  # first: what is written meanwhile must not be taken for read
+        if kept is not None and kept[0] == version:
+            return kept[1]
+        found = await self._in(self._readers, EmbeddedStore._events, limit, key, open_only=open_only)
+        if key is None:
+            if len(self._kept_events) >= _KEPT_EVENTS:
+                self._kept_events.clear()
+            self._kept_events[limit, open_only] = version, found
+        return found
 
     async def gateways(self) -> list[GatewayHealth]:
         """The newest health of every gateway."""
@@ -322,7 +335,7 @@ class EmbeddedStore:
             self._connections.append(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -16384")
+            connection.execute("PRAGMA cache_size = -8192")
             self._local.connection = connection
         return connection
 
@@ -362,6 +375,7 @@ class EmbeddedStore:
             self._channels.clear()
             raise
         self._due |= due
+        self._event_version += any(point.measurement == "event" for point in points)
         self._carry_on(readings)
         return refused
 
@@ -594,9 +608,9 @@ class EmbeddedStore:
         *,
         open_only: bool,
     ) -> list[Event]:
-        kind, site, sensor = key or (None, None, None)
-        names = {"limit": limit, "open": open_only, "kind": kind, "site": site, "sensor": sensor}
-        return _events_of(connection.execute(_EVENTS, names))
+        where = "" if key is None else "WHERE kind = :kind AND site = :site AND sensor = :sensor"
+        names = {"limit": limit, "open": open_only, **({} if key is None else key._asdict())}
+        return _events_of(connection.execute(_EVENTS.format(where=where), names))
 
     def _events_at(self, connection: sqlite3.Connection, at: int, since: int) -> list[Event]:
         return _events_of(connection.execute(_EVENTS_AT, (since, at)))
@@ -630,6 +644,7 @@ class EmbeddedStore:
                 " HAVING max(time) < ? AND max(CASE WHEN severity = 'none' THEN time END) = max(time))",
                 (before,),
             )
+        self._event_version += 1
         return channels
 
 
