@@ -19,7 +19,7 @@ from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
 from gateway.city.alerts.desk import Desk
-from gateway.city.api import alerts, history, incidents, people, read, reports, session, sta, write
+from gateway.city.api import alerts, history, incidents, maintenance, people, read, reports, session, sta, write
 from gateway.city.api.context import Context, Reader
 from gateway.city.auth import first, rights
 from gateway.city.auth.people import People
@@ -37,6 +37,7 @@ from gateway.city.store.embedded import EmbeddedStore
 from gateway.city.store.influx import InfluxStore
 from gateway.city.stream import DIRECT, Hub
 from gateway.city.view import BASEMAP, View
+from gateway.city.windows import Windows
 from gateway.config import CityConfig, ConfigError, StoreSection
 
 PAGE = Path(__file__).parent / "web" / "dist"
@@ -107,10 +108,10 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     known = People(database)
     book = config.alerts.path or config.store.path.with_name("alerts.db")
     desk = Desk(view, config.alerts, book, config.map.sources, config.channel)
-    cases = Cases(database, classes)
+    cases, windows = Cases(database, classes), Windows(database, view.maintenance)
     reporters = Throttle(5, 600.0, "reports from this address")
     access, public = Access(config, known), config.cases.public
-    parts = Context(access, view, Hub(view, desk, cases), known, desk, cases, Rendered(), public, reporters)
+    parts = Context(access, view, Hub(view, desk, cases), known, desk, cases, windows, Rendered(), public, reporters)
     follower = Follower(parts.cases, view, desk, config.cases)
 
     @contextlib.asynccontextmanager
@@ -118,7 +119,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
         try:
             await view.store.open()
             await asyncio.to_thread(database.open)
-            await asyncio.to_thread(follower.recall)
+            await asyncio.gather(asyncio.to_thread(follower.recall), asyncio.to_thread(windows.recall))
             await desk.open()
             await asyncio.to_thread(first.announce, known, config.server, database.path.with_name("setup-link"))
         except (StoreError, DatabaseError, OSError) as error:
@@ -139,7 +140,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     app = _CityView(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, history, alerts, session, people, incidents, reports, sta, write):
+    for module in (read, history, alerts, maintenance, session, people, incidents, reports, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, thread_minimum_size=2**15)

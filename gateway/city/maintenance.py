@@ -4,7 +4,7 @@ Meanwhile they raise no alerts. An event of a sensor whose case is open was none
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 
 from gateway.city.models import MaintenanceOut, iso
@@ -27,13 +27,25 @@ class Patterns:
         return fits
 
 
-class _Work:
-    """Maintenance of some sensors for a while."""
+class Work:
+    """Maintenance of some sensors for a while.
 
-    def __init__(self, config: MaintenanceConfig) -> None:
-        self.since = float("-inf") if config.since is None else config.since.timestamp() * 1000
-        self.until = config.until.timestamp() * 1000
-        self.patterns = Patterns(config.site, config.sensor, config.kind)
+    Args:
+        site: Pattern of their site.
+        sensor: Pattern of their name.
+        kind: Pattern of their kind.
+        since: When it begins, ms UTC.
+        until: When it ends, ms UTC.
+        window: By which a person can end it.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a window has
+        self, site: str, sensor: str, kind: str, since: float, until: float, window: int | None = None
+    ) -> None:
+        self.since = since
+        self.until = until
+        self.window = window
+        self.patterns = Patterns(site, sensor, kind)
 
 
 class Maintenance:
@@ -41,23 +53,43 @@ class Maintenance:
 
     Attributes:
         cases: The open case of each faulty sensor, by the sensor's id.
+        windows: What people declared.
     """
 
     def __init__(self) -> None:
         self.cases: Mapping[str, int] = {}
-        self._declared: list[_Work] = []
+        self.windows: Sequence[Work] = ()
+        self._declared: list[Work] = []
 
     def declare(self, works: Iterable[MaintenanceConfig]) -> None:
         """Takes these in place of what was declared before."""
-        self._declared = [_Work(work) for work in works]
+        self._declared = [
+            Work(
+                work.site,
+                work.sensor,
+                work.kind,
+                float("-inf") if work.since is None else work.since.timestamp() * 1000,
+                work.until.timestamp() * 1000,
+            )
+            for work in works
+        ]
 
     def of(self, key: SensorKey, now: int) -> MaintenanceOut | None:
         """Why a sensor is in maintenance at a time in ms UTC; None if it is not."""
-        until = [work.until for work in self._declared if work.since <= now < work.until and work.patterns.fit(key)]
+        works = [
+            work
+            for work in (*self._declared, *self.windows)
+            if work.since <= now < work.until and work.patterns.fit(key)
+        ]
         case = self.cases.get(key.id) if self.cases else None
-        if case is None and not until:
+        if case is None and not works:
             return None
-        return MaintenanceOut(case=case, until=iso(round(max(until))) if until else None)
+        last = max(works, key=lambda work: work.until, default=None)
+        return MaintenanceOut(
+            case=case,
+            until=None if last is None else iso(round(last.until)),
+            window=None if last is None else last.window,
+        )
 
     def excused(self, key: SensorKey, now: int) -> bool:
         """Whether a sensor is in maintenance at a time in ms UTC."""

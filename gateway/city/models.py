@@ -35,6 +35,7 @@ class MaintenanceOut(BaseModel):
 
     case: int | None = Field(description="the open case of its fault")
     until: str | None = Field(description="when declared maintenance ends")
+    window: int | None = Field(description="the window that was declared until then, see /api/v1/maintenance")
 
 
 class SensorOut(BaseModel):

@@ -16,6 +16,7 @@ from gateway.city.incidents.cases import Cases
 from gateway.city.rendered import Rendered
 from gateway.city.stream import Hub
 from gateway.city.view import View
+from gateway.city.windows import Windows
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,6 +29,7 @@ class Context:
     people: People
     desk: Desk
     cases: Cases
+    windows: Windows
     rendered: Rendered
     public: bool
     reporters: Throttle

@@ -82,6 +82,21 @@ class Audit(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class MaintenanceWindow(Base):
+    """Sensors that are worked on for a time, by patterns."""
+
+    __tablename__ = "maintenance"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str] = mapped_column(String(128))
+    sensor: Mapped[str] = mapped_column(String(128))
+    kind: Mapped[str] = mapped_column(String(128))
+    since: Mapped[int] = mapped_column(BigInteger)
+    until: Mapped[int] = mapped_column(BigInteger, index=True)
+    note: Mapped[str] = mapped_column(Text)
+    who: Mapped[str] = mapped_column(String(200))
+
+
 class Incident(Base):
     """A case as it is now; what became of it step by step is in ``IncidentStep``."""
 

@@ -32,7 +32,7 @@ export interface Sensor {
   flag: Flag
   readings: Reading[]
   /** Why it is in maintenance, if it is. */
-  maintenance: { case: number | null; until: string | null } | null
+  maintenance: { case: number | null; until: string | null; window: number | null } | null
   declare: string | null
 }
 
@@ -430,6 +430,15 @@ export async function change<T>(path: string, body: unknown, method = 'POST', mo
   const headers = { 'content-type': 'application/json', 'X-CSRF-Token': (await getWho()).csrf ?? '', ...more }
   return call<T>(path, { method, headers, body: JSON.stringify(body) })
 }
+
+/** Declares that a sensor is worked on from now on, for some hours. */
+export const declareMaintenance = (sensor: Sensor, hours: number, note: string) =>
+  change<unknown>('/api/v1/maintenance', {
+    site: sensor.site, sensor: sensor.sensor, kind: sensor.kind, note,
+    until: new Date(Date.now() + hours * 3_600_000).toISOString(),
+  })
+export const endMaintenance = async (window: number) =>
+  call<unknown>(`/api/v1/maintenance/${window}`, { method: 'DELETE', headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' } })
 
 export const getCases = (openOnly: boolean, limit = 500) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=${limit}&open=${String(openOnly)}`)
 export const getCase = (id: number) => call<CaseDetail>(`/api/v1/incidents/${id}`)
