@@ -101,6 +101,7 @@ def test_smoke_and_a_stuck_sensor_go_from_reading_to_closed_case(demo: Demo) -> 
 
     # the stuck sensor is a case for maintenance, and no pollution
     expect(sensor.get_by_test_id("maintenance")).to_be_visible(timeout=120_000)
+    expect(sensor.get_by_test_id("sensor-cases").locator("a")).to_have_count(1)
     sensor.screenshot(path=SCREENSHOTS / "demo-loop-sensor.png")
     (repair,) = [item for item in demo.get("/api/v1/incidents")["incidents"] if item["sensor"] == STUCK]
     assert (repair["source"], repair["state"], repair["department"]) == ("fault", "dispatched", "maintenance")

@@ -123,6 +123,9 @@ async def test_a_lasting_fault_opens_a_maintenance_case_that_closes_when_the_sen
     (case,) = await town.look(2)
     assert (case["kind"], case["source"], case["department"]) == ("sensor", "fault", "maintenance")
     assert case["sensor"] == "air:town:air-01"
+    for sensor, count in (("air:town:air-01", 1), ("air:town:air-02", 0)):
+        of_it = await town.client.get("/api/v1/incidents", params={"sensor": sensor})
+        assert len(of_it.json()["incidents"]) == count
     assert "pm25" in case["text"]
     assert len(await town.look(60)) == 1
     await town.reading()
@@ -173,7 +176,10 @@ async def test_a_faulty_sensor_is_in_maintenance_and_what_it_raised_is_withdrawn
     (case,) = await town.look(6)
     await town.reading(flag=4)
     await town.look()
-    assert (case["kind"], (await sensor())["maintenance"]) == ("sensor", {"case": case["id"], "until": None})
+    assert (case["kind"], (await sensor())["maintenance"]) == (
+        "sensor",
+        {"case": case["id"], "until": None, "window": None},
+    )
     assert ((await alert())["state"], (await alert())["withdrawn"]) == ("ended", "maintenance")
     await town.event("e2", "red", quantity="so2")
     assert len(await town.look()) == 1

@@ -49,6 +49,7 @@ def incidents(  # noqa: PLR0913, PLR0917 - the query's parameters
     kind: str | None = None,
     department: str | None = None,
     district: str | None = None,
+    sensor: Annotated[str | None, Query(description="a sensor's id, for the cases that began with it")] = None,
     before: Annotated[int | None, Query(ge=1, le=_MAX_ID, description="the id of a case, for those before it")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> CaseList:
@@ -60,6 +61,7 @@ def incidents(  # noqa: PLR0913, PLR0917 - the query's parameters
         kind=kind,
         department=department,
         district=district,
+        sensor=sensor,
         late=late,
         before=before,
         limit=limit,

@@ -94,6 +94,7 @@ class Cases:
         kind: str | None,
         department: str | None,
         district: str | None,
+        sensor: str | None,
         late: bool,
         before: int | None,
         limit: int,
@@ -104,6 +105,7 @@ class Cases:
             (Incident.kind, kind),
             (Incident.department, department),
             (Incident.district, district),
+            (Incident.sensor, sensor),
         ):
             if value is not None:
                 wanted = wanted.where(column == value)

@@ -441,6 +441,8 @@ export const endMaintenance = async (window: number) =>
   call<unknown>(`/api/v1/maintenance/${window}`, { method: 'DELETE', headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' } })
 
 export const getCases = (openOnly: boolean, limit = 500) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=${limit}&open=${String(openOnly)}`)
+/** The newest cases that began with a sensor. */
+export const getCasesOf = (sensor: string) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=10&sensor=${encodeURIComponent(sensor)}`)
 export const getCase = (id: number) => call<CaseDetail>(`/api/v1/incidents/${id}`)
 export const getCaseClasses = () => call<CaseClasses>('/api/v1/incident-classes')
 export const getFigures = () => call<Figures>('/api/v1/incident-figures')
