@@ -102,7 +102,7 @@ class Grading:
             self._making.cancel()
 
     async def current(self, sensors: Callable[[int], list[SensorOut]], around: Surroundings, now: int) -> Grades:
-        """The grades, at most ``age_s`` old.
+        """The grades, at most ``age_s`` old, or three times that while new ones are being made.
 
         Args:
             sensors: Gives the sensors as they are at a time; asked only when grades are made.
@@ -113,7 +113,7 @@ class Grading:
             StoreError: If the store does not answer.
         """
         making = self._start(sensors, around, now)
-        if making is not None:
+        if making is not None and time.monotonic() - self._made_at >= 3 * self.age_s:
             await asyncio.shield(making)  # others wait for it too
         return cast("Grades", self._made)
 

@@ -34,19 +34,14 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         sys.setswitchinterval(_SWITCH_S)
         gc.set_threshold(*_GARBAGE)
-        _settle()
-        asyncio.get_running_loop().call_later(_SETTLED_S, _settle)
+        gc.collect()
+        gc.freeze()
+        asyncio.get_running_loop().call_later(_SETTLED_S, gc.freeze)  # what is there by then; freed all the same
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._hub.close()
         await super().shutdown(sockets)
-
-
-def _settle() -> None:
-    """Takes what is there now out of what the garbage collector looks through; it is freed all the same when unused."""
-    gc.collect()
-    gc.freeze()
 
 
 def main(config: CityConfig) -> None:
