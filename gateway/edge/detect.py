@@ -24,7 +24,7 @@ import numpy.typing as npt
 from gateway.edge.readings import Flags, Floats, Ints
 from gateway.edge.runs import Places, column
 
-Counts = npt.NDArray[np.uint16]
+Counts = npt.NDArray[np.uint8]
 
 THRESHOLD = 1.84
 """Decades of evidence from which an alarm is raised."""
@@ -133,14 +133,14 @@ class Detector:
         self._journal: list[_Entry] | None = None
         self._remembers = True
         self._spare: Floats = np.empty(0)
-        self._hold(np.zeros((_ROWS, 0)), np.zeros((0, _CELLS), np.uint16))
+        self._hold(np.zeros((_ROWS, 0)), np.zeros((0, _CELLS), np.uint8))
         self._make_room(capacity)
 
     def state(self, channel: Ints) -> dict[str, npt.NDArray[np.generic]]:
         """All that the detector knows of some channels.
 
         Returns:
-            Copies, float64[n, 71] and uint16[n, 760].
+            Copies, float64[n, 71] and uint8[n, 760].
         """
         place = self._places.known(channel)
         values, counts = self._state.T[place], self._counts[place]
@@ -158,9 +158,9 @@ class Detector:
             ValueError: It is not a detector's state, or one of another version; nothing is changed.
         """
         known = column(state, "values", np.float64, len(channel), _ROWS)
-        counted = column(state, "counts", np.uint16, len(channel), _CELLS)
+        counted = column(state, "counts", np.uint8, len(channel), _CELLS)
         rows = counted.reshape(-1, _ROW)
-        possible = (np.abs(known) <= _LARGEST**2 * 4).all() and (rows < _FULL).all()
+        possible = (np.abs(known) <= _LARGEST**2 * 4).all()
         if not possible or (known[:, _NOT_NEGATIVE] < 0).any() or (rows[:, :-1].sum(1) != rows[:, -1]).any():
             message = "a detector's state with impossible values"
             raise ValueError(message)
@@ -244,7 +244,7 @@ class Detector:
     def _make_room(self, channels: int) -> None:
         before = self._state.shape[1]
         after = max(channels, before + before // 2)
-        state, counts = np.zeros((_ROWS, after)), np.zeros((after, _CELLS), np.uint16)
+        state, counts = np.zeros((_ROWS, after)), np.zeros((after, _CELLS), np.uint8)
         state[:, :before], counts[:before] = self._state, self._counts
         state[_TIME, before:] = _NEVER
         self._hold(state, counts)
@@ -401,7 +401,7 @@ class Detector:
         middle_cell, last_cell = start + (cell + 1), start + _LAST
         counts = self._counts.reshape(-1)
         total, middle = counts.take(last_cell), counts.take(middle_cell)
-        near = 2 * middle
+        near = np.multiply(middle, 2, dtype=np.int64)
         near += counts.take(middle_cell - 1)
         near += counts.take(middle_cell + 1)
         rarity: Floats = _LOG_ROW.take(total)
@@ -410,19 +410,23 @@ class Detector:
         rarity *= (total > _FEW) & varies
         if self._journal is not None:
             self._journal += ((True, middle_cell, middle), (True, last_cell, total))
-        counts[middle_cell], counts[last_cell] = middle + varies, total + varies
-        full = (total >= _FULL - 1) & varies
-        if np.count_nonzero(full):
-            self._halve(start[full])
+        full = total == _FULL - 1
+        more = varies & ~full
+        counts[middle_cell], counts[last_cell] = middle + more, total + more
+        if np.count_nonzero(full := full & varies):
+            self._halve(start[full], middle_cell[full])
         return rarity
 
-    def _halve(self, start: Ints) -> None:
+    def _halve(self, start: Ints, counted: Ints) -> None:
+        """Counts one more in a cell of each of some rows that are full with it, and halves them."""
         cells = start[:, None] + np.arange(_ROW)
         counts = self._counts.reshape(-1)
         before = counts[cells]
         if self._journal is not None:
             self._journal.append((True, cells, before))
-        halved = before >> 1
+        halved = before.astype(np.uint16)
+        halved[np.arange(len(start)), counted - start] += 1
+        halved >>= 1
         halved[:, -1] = halved[:, :-1].sum(1)
         counts[cells] = halved
 
@@ -573,16 +577,14 @@ class Detector:
         its_near = 2 * its_middle + cells[its_place - 1] + cells[its_place + 1]
         if self._journal is not None:
             self._journal.append((True, [place, last, its_place, its_last], [middle, total, its_middle, its_total]))
-        cells[place], cells[last], cells[its_place], cells[its_last] = (
-            middle + 1,
-            total + 1,
-            its_middle + 1,
-            its_total + 1,
-        )
-        if total + 1 >= _FULL:
-            self._halve(np.array([hour]))
-        if its_total + 1 >= _FULL:
-            self._halve(np.array([change]))
+        if total < _FULL - 1:
+            cells[place], cells[last] = middle + 1, total + 1
+        else:
+            self._halve(np.array([hour]), np.array([place]))
+        if its_total < _FULL - 1:
+            cells[its_place], cells[its_last] = its_middle + 1, its_total + 1
+        else:
+            self._halve(np.array([change]), np.array([its_place]))
         hourly = _LOG_ROWS[total] - _LOG_CELLS[near] if total > _FEW else 0.0
         paired = _LOG_ROWS[its_total] - _LOG_CELLS[its_near] if its_total > _FEW else 0.0
         return hourly if hourly > 0 else 0.0, paired if paired > 0 else 0.0

@@ -146,7 +146,7 @@ ARRAYS = ("tests", "unwell", "low", "high", "block", "since", "values", "counts"
         changed("low", put((0, slice(None)), 1e9)),
         changed("values", put((0, 30), np.nan)),
         changed("values", put((0, 5), -1.0)),
-        changed("counts", put((0, 18), 300)),
+        changed("counts", put((0, 18), 250)),
     ],
 )
 def test_what_cannot_be_a_state_is_refused_and_changes_nothing(damage: Callable[[State], None]) -> None:
