@@ -15,6 +15,7 @@ from gateway.edge.faults.look import (
     HELD,
     INTERVAL,
     LAST,
+    QUICK,
     STEADY,
     STEP,
     TIME,
@@ -25,14 +26,17 @@ from gateway.edge.faults.look import (
 from gateway.edge.readings import Flags, Floats, Ints
 
 RUN, LONGEST, LOW, HIGH = range(4)
+_OUTSIDE, _INSIDE, _AT_END = range(3)
 _MEMORY = 28 * 86_400_000.0  # ms in which the longest run is forgotten
 _OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
 _BEYOND = 0.03  # share of the values beyond each end of the usual range
 _PACE = 0.02  # of the spread, by which the ends follow
 _EDGE = 0.05  # of the range, that is its end
+_LEAST = 0.01  # of the range, off the very end
 _NEAR = 0.2  # of the range, within which a bound is what ends it
 _AWAY = 0.5  # of the range, from which a value is none of its own
 _QUIET = 0.4  # of the usual activity
+_ASIDE = 3  # readings of the neighbours at both ends that do not count
 _SEEN = 3.0  # usual distances from what the neighbours say
 _JUMP = 6.0  # mean steps; a value that comes back with such a step was not there all the time
 
@@ -59,7 +63,7 @@ class Stuck:
         ended = (run > longest).nonzero()[0]
         ended = ended[~still[ended]]
         if len(ended):
-            its = ended[(look.own[CALLED][ended] != What.STUCK) & _inside(look, own, ended)]
+            its = ended[(look.own[CALLED][ended] != What.STUCK) & (_inside(look, own, ended) == _INSIDE)]
             most = np.where(look.young[its], np.inf, 1.5 * longest[its] + 3)  # a fault that was not seen teaches little
             longest[its] = np.minimum(run[its], most)
         run += 1
@@ -90,8 +94,13 @@ class Stuck:
         of_stuck = look.own[CALLED, places] == What.STUCK
         look.end(places[of_stuck & ~still[places]])
         places = places[~of_stuck]
-        places = places[(look.own[CALLED, places] == 0) & (look.own[STEADY, places] < _OFTEN)]
-        places = places[_inside(look, own, places)]
+        places = places[look.own[CALLED, places] == 0]
+        where, steady = _inside(look, own, places), look.own[STEADY, places] >= _OFTEN
+        # at an end of what is usual it may be calm: then what neighbours tell is believed, if this is far from that
+        plain = (where == _INSIDE) & ~steady
+        far = (look.size[places] > look.own[QUICK, places]) | ((where == _AT_END) & ~steady & _is_apart(look, places))
+        its = plain | ((where != _OUTSIDE) & far)
+        places, plain = places[its], plain[its]
         goes_on = still[places]
         look.own[HELD, places[goes_on]] = look.own[COUNT, places[goes_on]] + 1
         # a channel that is young has not had its longest run yet
@@ -102,7 +111,8 @@ class Stuck:
         # where it is quiet all around, it may be quiet here
         lively = ~(look.beside[COMMON_ACTIVITY, places] < _QUIET)
         called = (moved | (back & lively)) & (many >= 1.5 * usual + 6)
-        called |= goes_on & lively & (many >= 2 * usual + 12)
+        called &= moved | plain
+        called |= goes_on & lively & (moved | plain) & (many >= 2 * usual + 12)
         for place, repeats in zip(places[called].tolist(), many[called].astype(int).tolist(), strict=True):
             # as many repeats as are usual may be its own
             since = _since(look, place, repeats - int(own[LONGEST, place]) + (not still[place]))
@@ -119,19 +129,28 @@ def _since(look: Look, place: int, readings: int) -> float:
     return float(look.time[place] - (readings - 1) * look.own[INTERVAL, place])
 
 
+def _is_apart(look: Look, places: Ints) -> Flags:
+    """bool[m], whether the value is far from what the neighbours let expect."""
+    expected = look.slope[places] * look.common[places]
+    apart: Flags = np.abs(look.level_before[places] - expected) > _SEEN * look.own[APART, places]
+    return apart & (look.slope[places] > 0) & look.paired[places]
+
+
 def _moved_beside(look: Look, places: Ints, many: Floats) -> Flags:
     """bool[m], whether the neighbours say that it should have moved in that time, as far as the window tells."""
     if not len(places):
         return np.zeros(0, np.bool_)
     common = look.window(places, WINDOW).common.astype(np.float64)
-    common[np.arange(WINDOW - 1, -1, -1) > many[:, None]] = np.nan
+    ago = np.arange(WINDOW - 1, -1, -1)
+    # a calm that is common begins and ends for one after another
+    common[(ago > many[:, None] - _ASIDE) | (ago < _ASIDE)] = np.nan
     way = np.fmax.reduce(common, 1) - np.fmin.reduce(common, 1)
     moved: Flags = look.slope[places] * way > _SEEN * look.own[APART, places]
     return moved & (look.slope[places] > 0)
 
 
-def _inside(look: Look, own: Floats, places: Ints) -> Flags:
-    """bool[m], whether the value before is off the ends of the usual range, where they are due to a bound."""
+def _inside(look: Look, own: Floats, places: Ints) -> Ints:
+    """int64[m], whether the value before is in the usual range, at an end of it that is due to a bound, or neither."""
     value, low, high = look.own[LAST][places], own[LOW][places], own[HIGH][places]
     rule, rules = look.rule[places], look.rules
     wide = high - low
@@ -149,8 +168,12 @@ def _inside(look: Look, own: Floats, places: Ints) -> Flags:
         near = _NEAR * wide
         off_bottom |= _none_near(bottoms, low, near)
         off_top |= _none_near(tops, high, near)
-        inside &= off_bottom & off_top
-    return inside
+        # the end itself may be all that can be sent there
+        off_end = np.minimum(np.abs(value - low), np.abs(value - high)) > _LEAST * wide
+        off_end |= _none_near(bottoms, value, edge) & _none_near(tops, value, edge)
+        where = np.where(off_bottom & off_top, _INSIDE, np.where(off_end, _AT_END, _OUTSIDE))
+        return np.where(inside, where, _OUTSIDE)
+    return np.where(inside, _INSIDE, _OUTSIDE)
 
 
 def _none_near(bounds: tuple[Floats, ...], end: Floats, near: Floats) -> Flags:

@@ -2,12 +2,13 @@
 
 The values jump, and go on as if nothing had happened when they are converted back: so they do for as long as it lasts,
 and so does the first value after it. Held against what a channel was expected to be, the converted values are off by a
-small part of what the sent ones are off by.
+small part of what the sent ones are off by. Digits tell, too, unless the sensor rounds them: what is a multiple of the
+channel's resolution only when it is converted back was measured in the channel's unit.
 """
 
 import numpy as np
 
-from gateway.edge.faults.look import CALLED, COMMON, LAST, LEARNING, MEAN, PAIRS, QUICK, TIME, Look, What
+from gateway.edge.faults.look import CALLED, COMMON, COUNT, LAST, LEARNING, MEAN, PAIRS, QUICK, TIME, Look, What
 from gateway.edge.readings import Flags, Floats, Ints, Rules
 
 # What a sensor may send instead of a kind's unit: sent = true · factor + offset. Factors of NIST SP 811, appendix B;
@@ -49,6 +50,14 @@ _TIED = 0.5  # correlation with neighbours that tell
 _CLEAR = 0.15  # what may be left then of a jump that is no multiple
 _TINY = 1e-9  # what zero is taken as where values are compared by their ratio
 _LONGEST = 48 * _HOUR
+# Of digits:
+_COARSEST, _FINEST = 0.01, 1e6  # multiples of the unit in which values may be whole numbers
+_WHOLE = 0.05  # off a whole number
+_PACE = 0.25  # by which the share of values that are none follows
+_ODD, _EVEN = 0.65, 0.35  # that share when it may begin, and when it is over
+_OTHER, _AGAIN = 0.9, 200  # that share when the channel may just have more digits, and readings between two looks
+_WINDOW = 12  # readings that are looked at
+_FEWEST = 4  # of them, that are whole numbers only when they are converted
 
 # Its rows.
 (
@@ -61,13 +70,15 @@ _LONGEST = 48 * _HOUR
     _SENT,  # sum of what they are off by as they were sent
     _CONVERTED,  # and in that unit
     _RARITY,  # of the jump, decades
-) = range(9)
+    _SCALE,  # multiples of the unit in which values are whole numbers
+    _FRACTIONS,  # share of the latest that are not
+) = range(11)
 
 
 class Unit:
     """Calls values in another unit when enough of them fit, or when they end."""
 
-    rows = 9
+    rows = 11
 
     def __init__(self) -> None:
         self._rules: Rules | None = None
@@ -79,6 +90,7 @@ class Unit:
         """Looks at readings that are far from the one before, and at channels that seem to be in another unit."""
         if self._rules is not look.rules:
             self._take(look.rules)
+        self._look_at_digits(look, own)
         busy = own[_SINCE].nonzero()[0]
         if len(busy):
             self._follow(look, own, busy)
@@ -88,6 +100,7 @@ class Unit:
         rare = look.quick[look.rarity[look.quick] > _RARE]
         far[rare] |= look.size[rare] > look.spread[rare]
         far[busy] = False  # what is over just now is no beginning
+        far &= look.own[CALLED] != What.UNIT
         places = far.nonzero()[0]
         if len(places):
             places = places[self._known[look.rule[places]] & ~look.young[places]]
@@ -102,6 +115,56 @@ class Unit:
             for place, (factor, offset) in enumerate(_UNITS.get(rule.limits.unit, ()) if rule.limits else ()):
                 self._factor[number, place], self._offset[number, place] = factor, offset
         self._known = np.isfinite(self._factor[:, 0])
+
+    def _look_at_digits(self, look: Look, own: Floats) -> None:
+        """Begins and ends what digits tell."""
+        scale, fractions = own[_SCALE], own[_FRACTIONS]
+        fraction = _is_fraction(look.value, scale)
+        fractions += _PACE * (fraction - fractions)
+        if look.some_young:
+            scale[look.own[COUNT] == 1] = _COARSEST
+            finer = look.young & _is_fraction(look.value, scale) & (scale < _FINEST)
+            scale[finer] *= 10
+            fractions[look.young] = 0
+        called = look.own[CALLED]
+        lasting = ((called == What.UNIT) & (own[_SINCE] == 0)).nonzero()[0]
+        if len(lasting):
+            rule, which = look.rule[lasting], own[_WHICH, lasting].astype(np.int64)
+            converted = (look.value[lasting] - self._offset[rule, which]) / self._factor[rule, which]
+            look.end(lasting[_is_fraction(converted, scale[lasting]) | (fractions[lasting] < _EVEN)])
+        if not np.count_nonzero(fractions > _ODD):
+            return
+        places = ((fractions > _ODD) & (called == 0) & (scale < _FINEST) & self._known[look.rule]).nonzero()[0]
+        again = look.own[COUNT, places]
+        places = places[(fractions[places] < _OTHER) | (again % _FEWEST == 0)]
+        if len(places):
+            self._try_digits(look, own, places)
+            finer = places[(look.own[COUNT, places] % _AGAIN == 0) & (fractions[places] > _OTHER)]
+            scale[finer[called[finer] == 0]] *= 10
+
+    def _try_digits(self, look: Look, own: Floats, places: Ints) -> None:
+        """Calls channels whose latest values are whole multiples of their resolution only in another unit."""
+        window, rule = look.window(places, _WINDOW), look.rule[places]
+        sent, scale = window.value, own[_SCALE, places]
+        factor, offset = self._factor[rule][..., None], self._offset[rule][..., None]
+        converted = (sent[:, None] - offset) / factor
+        whole = np.isfinite(converted) & ~_is_fraction(converted, scale[:, None, None])
+        # since when all are
+        its = np.logical_and.accumulate(whole[..., ::-1], 2)[..., ::-1]
+        fractions = its & _is_fraction(sent, scale[:, None])[:, None]
+        many, first = fractions.sum(2), fractions.argmax(2).clip(1)
+        its &= np.arange(_WINDOW) >= first[..., None]
+        # as they were sent, they are off the value before
+        before = np.take_along_axis(sent, first - 1, 1)[..., None]
+        off, off_converted = ((np.abs(these - before) * its).sum(2) for these in (sent[:, None], converted))
+        fits = (many >= _FEWEST) & (off_converted < off)
+        misfit = np.where(fits, off_converted / np.maximum(off, _TINY), np.inf)
+        which = misfit.argmin(1)
+        for number in np.flatnonzero(np.isfinite(misfit.min(1))).tolist():
+            place, unit = int(places[number]), which[number]
+            own[_SINCE, place], own[_WHICH, place] = 0, unit
+            since = float(window.time[number, first[number, unit]])
+            look.begin(place, What.UNIT, since, 0.95, ("digits", "unit"))
 
     def _begin(self, look: Look, own: Floats, places: Ints) -> None:
         """The unit that explains a jump best, if any does."""
@@ -126,7 +189,7 @@ class Unit:
         for number in np.flatnonzero(best < _EXPLAINED).tolist():
             place = int(places[number])
             common = np.nan_to_num(look.beside[COMMON, place])
-            own[:, place] = (
+            own[:_SCALE, place] = (
                 look.time[place],
                 last[number],
                 which[number],
@@ -179,6 +242,13 @@ class Unit:
         over |= (off_converted > off) | (past & (look.own[CALLED, places] != What.UNIT))
         look.end(places[over & (look.own[CALLED, places] == What.UNIT)])
         own[_SINCE, places[over]] = 0
+
+
+def _is_fraction(value: Floats, scale: Floats) -> Flags:
+    """Whether values are no whole multiples of a channel's resolution."""
+    multiple = value * scale
+    fraction: Flags = np.abs(multiple - np.rint(multiple)) > _WHOLE * np.minimum(np.abs(multiple), 1)
+    return fraction
 
 
 def _by_ratio(factor: Floats, offset: Floats) -> Flags:

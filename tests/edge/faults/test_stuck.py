@@ -59,6 +59,20 @@ def test_where_it_is_still_all_around_it_is_calm() -> None:
     assert say([Stuck()], sensors) == []
 
 
+def test_low_values_that_stay_are_stuck_if_the_neighbours_rise_and_a_jump_leads_back() -> None:
+    town = {}
+    for number in range(5):
+        random = np.random.default_rng(number)
+        dust = 50 + 45 * np.sin(np.arange(1000) / 40) + 3 * weather(number)
+        town[f"s{number}"] = {"pm25": np.maximum(np.round(dust + random.normal(0, 6, 1000)), 4)}
+    low = int(np.argmin(town["s0"]["pm25"][700:950])) + 700
+    dust = town["s0"]["pm25"].copy()
+    dust[low : low + 60] = dust[low] + 3
+    calm = {name: {"pm25": its["pm25"].copy()} for name, its in town.items()}
+    assert say([Stuck()], calm) == []
+    assert {verdict.channel for verdict in say([Stuck()], {**town, "s0": {"pm25": dust}})} == {0}
+
+
 def test_a_channel_that_is_young_is_not_judged() -> None:
     values = weather(1, 90)
     values[40:80] = values[39]

@@ -80,3 +80,18 @@ def test_a_lasting_unit_survives_a_restart() -> None:
     channels = np.arange(3)
     again.judge.restore(whole.judge.state(channels), channels)
     assert told(again.see(values[AT + 3 :])) == [("UNIT", AT, AT + 5), ("NOTHING", AT, AT + 15)]
+
+
+def test_digits_tell_a_unit_where_no_step_does() -> None:
+    values = days(MANY, 1, middle=1.5, size=0.8).clip(0.1).round(1)
+    assert told(Watch("wind_speed", "air").see(values)) == []
+    verdicts = told(Watch("wind_speed", "air").see(converted(values, 3.6, 0.0).round(3)))
+    assert [verdict[0] for verdict in verdicts][:1] == ["UNIT"]
+    assert AT <= verdicts[0][1] <= AT + 2
+
+
+def test_more_digits_than_before_are_no_other_unit() -> None:
+    random = np.random.default_rng(5)
+    values = days(MANY, 1, middle=1.5, size=0.8).clip(0.1).round(1)
+    values[AT:, 0] = (values[AT:, 0] + random.normal(0, 0.02, len(values) - AT)).clip(0).round(2)
+    assert told(Watch("wind_speed", "air").see(values)) == []
