@@ -24,7 +24,7 @@ _TIED = 0.5  # correlation with the neighbours from which they say anything
 _PRESENT = 18  # hours of a day that have to be known
 _FIRST = (-7, -3, 3, 7)  # hours that are tried first: whatever fits better, one of these does so, too
 _DOUBT = 0.3  # natural logarithm of how much better the own course has to fit then, over all quantities,
-_BETTER = 3.5  # and of how much better it and the neighbours have to fit at another time
+_BETTER = 3.0  # and of how much better it and the neighbours have to fit at another time
 _LATEST = 8  # hours over which it is judged whether a clock is right again
 _LONGEST = 5 * 24 * _HOUR
 
