@@ -25,15 +25,20 @@ from gateway.edge.readings import Floats, Ints
 JUMP, AT, DUE, WIDTH, PENDING, MANY, SIZES, TOLD = range(8)
 _LARGE = 4.0  # mean steps, from which a step is looked at
 _WIDEST = 3  # readings that a spike has at most
-_BACK = 0.5  # of its size, within which the value comes back
+_NEIGHBOURS = 12  # that are asked at most
+_TOGETHER = 6.0  # squared correlation of steps, times their number, from which two channels move together
+_BACK = 0.8  # of its size, within which the value comes back
 _BEFORE, _AFTER = 24, 12  # readings around it
 _MEMORY = 60 * 86_400_000.0  # ms in which earlier spikes are forgotten
 _WEEK = 7 * 86_400_000.0  # ms
-_SURE = 0.3  # log-odds from which a spike is called
+_SURE = 1.1  # log-odds from which a spike is called
 _WORTH = 1.5  # times the unrest around it, from which a spike is weighed at all
+_EVENT = 1.0  # level of the neighbours, in spreads, from which an event goes on, and
+_AGAINST_EVENT = 1.5  # what each spread beyond counts against a spike
 _PLAIN = 5.6  # e-folds by which a spike is plain, without witnesses and if it comes back
 _RETURN = 0.3  # of its size: a gust has more left after a reading
-_NO_COMPANY = 0.5  # what stands for the company of a quantity alone
+_NOBODY = -1.0  # what stands for the moves of neighbours, and of other quantities, where there are none,
+_NEIGHBOUR, _OTHER = 16, 20  # in these columns
 _PERHAPS = 0.0  # log-odds from which it is suspect
 _CLEAR = 8.0  # times the unrest around it, from which a spike is suspect
 _FAR = 62.0  # the same times its size in spreads
@@ -42,23 +47,38 @@ _PAUSE = 12  # readings between two alarms
 # What is known of a spike, in the order of _evidence: its mean and spread over all that are looked at, and the
 # log-odds of a fault: the constant first, then each, and each with each. By ridge-regularised logistic regression on
 # recordings of air (Beijing) and of rivers (Logan) with spikes and look-alike events put in by two injectors.
-_USUAL = np.array((1.79, 1.55, 0.24, 0.05, -0.91, 0.16, 1.05, 0.5, 0.29, 0.49, 0.91, 0.59))
-_SPREAD = np.array((0.94, 1.01, 0.22, 0.73, 1.16, 0.26, 1.55, 0.63, 0.31, 0.7, 0.16, 0.38))
-_ODDS = (
-    (-4.31, 1.11, 1.1, -0.01, 0.33, -1.26, -0.42, -1.02, 0.34, 0.09, 0.67, -0.24, 0.18),
-    (-0.4, -0.11, -0.47, -0.28, 0.31, 0.17, -0.27, 0.03, -0.01, 0.21, 0.32, -0.16),
-    (-0.39, -0.72, 0.31, -0.32, -0.19, 0.01, -0.08, -0.22, 0.36, 0.04, -0.13),
-    (-0.24, -0.03, -0.25, 0.23, 0.32, -0.07, -0.11, 0.15, -0.17, -0.2),
-    (-0.16, 0.28, 0.06, -0.02, 0.04, -0.06, 0.21, 0.34, 0.25),
-    (-0.26, 0.47, 0.96, 0.03, 0.07, -0.11, -0.23, -0.35),
-    (-0.12, -0.25, 0.26, 0.52, -0.18, 0.05, -0.49),
-    (0.04, -0.07, -0.01, -0.23, 0.26, -0.12),
-    (-0.02, 0.19, -0.25, -0.31, -0.14),
-    (-0.4, -0.3, -0.31, 0.03),
-    (-0.39, 0.09, -0.02),
-    (-0.3, -0.06),
-    (-0.13,),
+_USUAL = np.fromstring(
+    """
+    2.54 2.37 0.34 0.19 -1.14 0.59 4.02 0.3 1.51 0.92 0.36 2.08 0.38 0.2 0.77 2.03 1.57 0.32 0.54 0.62 1.18 0.26
+    """,
+    sep=" ",
 )
+_SPREAD = np.fromstring(
+    """
+    3.79 4.32 0.29 0.68 1.05 0.66 9.58 0.31 0.71 0.14 0.37 1.23 0.42 0.65 0.36 0.78 4.15 0.45 0.32 0.61 1.64 0.4
+    """,
+    sep=" ",
+)
+_ODDS = np.fromstring(
+    """
+    -2.07 0.21 0.54 -0.24 -0.01 -0.55 -0.11 0.94 -0.17 0.54 -0.67 -0.45 0.9 -0.53 0.03 0.51 -0.2 0.2 0.05 -0.25
+    -0.57 -0.86 -0.57 -0.12 -0.15 0.03 -0.02 0.31 -0.13 -0.26 0.16 -0.09 0.28 0.14 -0.4 0.23 -0.15 -0.36 -0.02 0.04
+    0.21 0.21 0.33 -0.16 0.31 -0.43 -0.54 0.44 0.05 -0.06 -0.38 -0.59 0.38 -0.13 0.15 -0.34 -0.31 0.27 0.02 -0.25
+    -0.16 -0.03 -0.01 0.02 -0.17 0.11 -0.1 -0.12 -0.05 0.24 0.08 -0.16 0.15 -0.11 0.14 -0.31 0.14 -0.26 -0.23 0.15
+    0.33 -0.22 0.16 -0.24 0.02 -0.14 -0.33 0.24 0.07 -0.25 -0.15 0.08 0 -0.2 -0.15 0.13 0.01 -0.45 0.07 0.06 0.06
+    -0.08 -0.29 0.08 0.43 -0.48 -0.19 0.64 -0.04 0.12 0 0.27 -0.2 -0.13 -0.08 0.05 0.1 0.06 0.24 -0.24 0.25 0.35
+    0.02 -0.09 -0.31 -0.19 -0.17 -0.19 0.1 -0.11 -0.28 0.1 -0.12 0.23 -0.28 0.13 -0.06 0.14 -0.11 -0.13 -0.98 -0.3
+    0.2 0.07 0.01 -0.67 -0.06 -0.03 -0.04 -0.16 -0.16 -0.12 0.12 0.13 0.23 0.11 -0.4 -0.17 -0.04 0.04 -0.13 0 -0.03
+    -0.07 0 0.17 -0.14 -0.22 -0.05 0 0.32 -0.23 -0.21 -0.36 0.23 -0.38 0.22 0.18 0.08 -0.07 -0.16 0.03 -0.05 -0.01
+    -0.14 -0.64 -0.26 0.25 0.06 -0.21 0.12 0.17 0.09 0.07 -0.32 -0.01 -0.03 0.12 0.45 0.26 0.21 0.19 -0.02 0.02 0.33
+    0.01 0.15 0.07 0.12 0.25 -0.26 -0.29 0.03 0.09 -0.41 -0.14 -0.08 0.19 0.12 -0.2 0.13 0.26 -0.17 0.29 -0.18 0.35
+    0.29 -0.47 0.08 0.25 -0.03 -0.15 -0.05 -0.15 -0.01 -0.07 0 -0.01 -0.1 -0.33 -0.61 -0.08 -0.03 0.03 0.04 -0.21
+    0.25 -0.25 0.01 0.17 -0.39 0.3 -0.55 -0.19 -0.36 -0.15 -0.08 0.15 -0.04 0.14 0.14 -0.04 -0.53 -0.23 0.32 0.31
+    -0.06 -0.08 0.08 0.2 -0.28 -0.14 0.25 0.48 0.31 -0.16
+    """,
+    sep=" ",
+)
+_FIRST, _SECOND = np.triu_indices(len(_USUAL) + 1)
 
 
 class Spike:
@@ -137,14 +157,17 @@ class Spike:
         if not len(at):
             return
         places, size, clear = places[at], size[at], size[at] / unrest[at]
-        evidence = _evidence(look, places, window.some(at), size, out[at], clear, rate[at])
         far = size / np.maximum(look.spread[places], 1e-12)
-        suspect = (evidence > _PERHAPS) | ((clear > _CLEAR) & (clear * far > _FAR))
+        window = window.some(at)
+        common = window.common[:, _BEFORE : _BEFORE + width].astype(np.float64)
+        odds = _odds(_evidence(look, places, window, size, out[at], clear, rate[at]))
+        odds -= _AGAINST_EVENT * np.maximum(np.abs(np.nan_to_num(common)).max(1) - _EVENT, 0)
+        suspect = (odds > _PERHAPS) | ((clear > _CLEAR) & (clear * far > _FAR))
         suspect &= own[TOLD, places] < own[AT, places] - _PAUSE
-        for number in np.flatnonzero((evidence > _SURE) | suspect).tolist():
-            place, its = int(places[number]), window.time[at[number]]
+        for number in np.flatnonzero((odds > _SURE) | suspect).tolist():
+            place, its = int(places[number]), window.time[number]
             since, until = its[_BEFORE], its[_BEFORE + width - 1]
-            if evidence[number] > _SURE:
+            if odds[number] > _SURE:
                 look.say(place, since, until, What.SPIKE, 0.9, ["there and back", "alone"])
             else:
                 look.say(place, since, until, What.UNDECIDED, 0.5, ["there and back"])
@@ -153,51 +176,119 @@ class Spike:
 def _evidence(  # noqa: PLR0913, PLR0917 - columns
     look: Look, places: Ints, window: Window, size: Floats, out: Floats, clear: Floats, rate: Floats
 ) -> Floats:
-    """float64[m], log-odds that spikes are faults."""
+    """float64[m, 22], what is known of spikes."""
     width, value, spread = out.shape[1], window.value, look.spread[places]
     own = look.own[:, places]
-    inside = slice(_BEFORE, _BEFORE + width)
-    sign = np.sign(out.sum(1))[:, None]
+    sign = np.sign(out.sum(1))
     # the moves just before and after it
     near = _moves(value, width)[:, _BEFORE - 4 : _BEFORE + 2].mean(1) + 0.1 * own[STEP]
     rest = np.abs(value[:, _BEFORE + width] - value[:, _BEFORE - 1]) / size
+    tail = np.abs(value[:, _BEFORE + width + 1] - value[:, _BEFORE + width]) / size
     # how far it is beyond all that was around it
     around = np.concatenate((value[:, :_BEFORE], value[:, _BEFORE + width :]), 1)
-    edge = ((sign * value[:, inside]).mean(1) - (sign * around).max(1)) / size
-    # what neighbours and company show of it
-    common = _sizes(window.common.astype(np.float64), width)[1].mean(1)
-    heard = np.isfinite(common)
-    shared = np.where(heard, np.abs(common * look.slope[places]) * spread / size, 0)
-    tie = np.where(heard, look.tie[places], 0)
-    company = np.array([_company(look, int(place), width) for place in places])
+    edge = sign * value[:, _BEFORE : _BEFORE + width].mean(1) - (sign[:, None] * around).max(1)
     more = (size - own[QUICK]) / (2.302585 * np.maximum(own[EXCESS], 1e-12))
     rarity = np.where((more > 0) & (own[EXCESS] > 0), np.log(3 + np.maximum(more, 0)), 0)
-    even = np.abs(out).min(1) / np.abs(out).max(1)
     said = np.stack(
         (
-            np.clip(np.log(clear), 0, 4),
-            np.clip(np.log(size / np.maximum(near, 1e-12)), 0, 4),
+            np.log(clear),
+            np.log(size / np.maximum(near, 1e-12)),
             np.minimum(rest, 1),
-            np.clip(edge, -1, 1),
+            np.clip(edge / size, -1, 1),
             rate,
-            np.minimum(shared, 1),
-            company,
             rarity,
+            np.log(size / np.maximum(spread, 1e-12)),
             own[STEADY],
-            np.full(len(places), width - 1.0),
-            even,
-            tie,
+            np.full(len(places), width),
+            np.abs(out).min(1) / np.abs(out).max(1),
+            np.minimum(tail, 2),
         ),
         1,
     )
+    witnesses = [
+        _witnesses(look, int(place), width, float(towards * its))
+        for place, towards, its in zip(places, sign, size, strict=True)
+    ]
+    return np.concatenate((said, witnesses), 1)
+
+
+def _odds(said: Floats) -> Floats:
+    """float64[m], log-odds that spikes are faults."""
+    clear, far, rest, rate = np.exp(said[:, 0]), np.exp(said[:, 6]), said[:, 2], said[:, 4]
+    alone = (said[:, _NEIGHBOUR] == _NOBODY) & (said[:, _OTHER] == _NOBODY)
     said = np.clip((said - _USUAL) / _SPREAD, -3, 3)
-    said = np.concatenate((np.ones((len(places), 1)), said), 1)
-    odds: Floats = sum(said[:, n] * (said[:, n:] @ np.array(row)) for n, row in enumerate(_ODDS))
+    said = np.concatenate((np.ones((len(said), 1)), said), 1)
+    odds = (said[:, _FIRST] * said[:, _SECOND]) @ _ODDS
     # a channel without any witness is unlike those that the odds are from
-    plain = np.log(size / (size / clear + rest * size + 0.02 * spread)) - rate
-    plain += 0.5 * np.minimum(np.log(size / np.maximum(spread, 1e-12)), 1)
-    plainly = (plain > _PLAIN) & (rest < _RETURN) & ~heard & (company == _NO_COMPANY)
-    return np.where(plainly, np.maximum(odds, 2 * _SURE), odds)
+    plain = -np.log(1 / clear + rest + 0.02 / far) - rate + 0.5 * np.minimum(np.log(far), 1)
+    return np.where(alone & (plain > _PLAIN) & (rest < _RETURN), np.maximum(odds, 2 * _SURE), odds)
+
+
+def _witnesses(look: Look, place: int, width: int, size: float) -> tuple[float, ...]:
+    """What neighbours and other quantities of the sensor show of a spike.
+
+    Args:
+        look: The reading by which it is judged.
+        place: Of its channel.
+        width: Its readings.
+        size: How far out it is, negative if it is below.
+
+    Returns:
+        First of what is left when what its partners let expect is taken away: its size by its own unrest, as a
+        logarithm, what of it is left after, how far it is beyond all around it, and its share of the spike. Then how
+        many neighbours there are, as a logarithm; the largest move of one to the same side, logarithm of times its own
+        unrest; how much of the spike the most telling one lets expect; the correlation of the one that has most to do
+        with this channel; and the largest move, by the spike's size. Of the other quantities, the largest move to
+        either side, and how much one lets expect.
+    """
+    readings = _BEFORE + width + _AFTER + 1
+    there = (look.rule == look.rule[place]) & ~look.young
+    there[place] = False
+    neighbours, company = there.nonzero()[0], (look.sensor == look.sensor[place]) & ~look.young
+    company[place] = False
+    if len(neighbours) > _NEIGHBOURS:
+        neighbours = neighbours[np.linspace(0, len(neighbours) - 1, _NEIGHBOURS).astype(int)]
+    others = np.concatenate((neighbours, company.nonzero()[0]))
+    channels = np.append(others, place)
+    value, usual = look.window(channels, readings).value, look.own[STEP, channels]
+    many, usual_own = len(neighbours), float(usual[-1])
+    if not many and look.paired[place]:
+        # those that send at other times
+        common = look.window(np.array([place]), readings).common.astype(np.float64)
+        value = np.concatenate((np.nan_to_num(common) * look.spread[place], value))
+        usual, many = np.append(0.0, usual), 1
+    out = _sizes(value, width)[1].mean(1)[:-1] * np.sign(size)
+    step = np.diff(value)
+    step = np.concatenate((step[:, : _BEFORE - 1], step[:, _BEFORE + width :]), 1)
+    moved = out / np.maximum(np.maximum(np.abs(step).mean(1), usual)[:-1], 1e-12)
+    square, product = np.square(step).sum(1), step[:-1] @ step[-1]
+    tie = product / np.sqrt(np.maximum(square[:-1] * square[-1], 1e-300))
+    expected = product / np.maximum(square[:-1], 1e-300) * out / abs(size)
+    expected[np.abs(tie) < np.sqrt(_TOGETHER / step.shape[1])] = 0
+    near, own = slice(many), slice(many, None)
+    # what is left when what its partners let expect is taken away
+    share = np.where(expected != 0, np.square(tie), 0)
+    share /= max(share.sum(), 1e-300)
+    left = value[-1] - (share * product / np.maximum(square[:-1], 1e-300)) @ value[:-1]
+    its = abs(float(_sizes(left[None], width)[1].mean()))
+    moves = np.abs(np.diff(left))
+    moves = np.concatenate((moves[: _BEFORE - 1], moves[_BEFORE + width :]))
+    around = np.concatenate((left[:_BEFORE], left[_BEFORE + width :]))
+    towards = np.sign(size)
+    its = max(its, 1e-12)
+    return (
+        float(np.clip(np.log(its / max(moves.mean(), 0.1 * usual_own, 1e-12)), -3, 5)),
+        min(abs(left[_BEFORE + width] - left[_BEFORE - 1]) / its, 2.0),
+        float(np.clip((towards * left[_BEFORE : _BEFORE + width].mean() - (towards * around).max()) / its, -1, 1)),
+        min(its / abs(size), 2.0),
+        np.log(1 + many),
+        np.log(np.max(moved[near], initial=0) + 0.5) if many else _NOBODY,
+        float(np.clip(np.max(expected[near], initial=0), 0, 2)),
+        np.max(np.abs(tie[near]), initial=0),
+        float(np.clip(np.max(out[near], initial=-np.inf) / abs(size), -1, 2)) if many else 0.0,
+        np.log(np.abs(moved[own]).max() + 0.5) if len(others) > len(neighbours) else _NOBODY,
+        float(np.clip(np.max(expected[own], initial=0), 0, 2)),
+    )
 
 
 def _moves(value: Floats, width: int) -> Floats:
@@ -213,15 +304,3 @@ def _sizes(value: Floats, width: int) -> tuple[Floats, Floats]:
     out = value[:, _BEFORE : _BEFORE + width] - before - (after - before) * share
     one_way = np.abs(np.sign(out).sum(1)) == width
     return np.where(one_way, np.abs(out).min(1), 0.0), out
-
-
-def _company(look: Look, place: int, width: int) -> float:
-    """How much another quantity of the sensor moved at that time, logarithm of times its own unrest."""
-    others = np.flatnonzero((look.sensor == look.sensor[place]) & ~look.young)
-    others = others[others != place]
-    if not len(others):
-        return _NO_COMPANY
-    value = look.window(others, _BEFORE + width + _AFTER + 1).value
-    out = np.abs(_sizes(value, width)[1]).mean(1)
-    usual = np.maximum(_moves(value, width).mean(1), look.own[STEP, others])
-    return float(np.log((out / np.maximum(usual, 1e-12)).max() + 0.5))
