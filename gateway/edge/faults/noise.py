@@ -33,10 +33,12 @@ _SERIAL = -0.3  # correlation of a step and the next: -0.5 in noise
 _GROWTH = 1.35  # mean square of a change over two readings by that over one: 1 in noise, 2 in a random walk
 _EVEN = 0.6  # median step by the mean: 0.85 in noise, less where single steps stand out
 _MORE = 2.0  # times the usual step, and the unrest of others, that the median step is
-_TAIL = 0.35  # of the size that one step in a hundred has
+_TAIL = 0.25  # of the size that one step in a hundred has,
+_LEAST = 0.3  # and of the spread, that the median step is
 _UNQUIET = 1.5  # usual activity of others, from which there is a storm
-_JUMPED = 0.05  # share of the neighbours that jumped
+_JUMPED = 0.15  # share of the neighbours that jumped
 _TOGETHER = 5.0  # squared correlation of steps, times their number, from which two channels move together
+_RECORD = 0.6  # of the strongest noise of other times, from which noise is more than the channel has by itself
 _MEMORY = 80 * 86_400_000.0  # ms in which earlier noise is forgotten
 _BETWEEN = 86_400_000.0  # ms without noise, after which it is another time
 _COUNTS = 0.7  # share of steps that are none, from which a channel counts rather than measures
@@ -93,8 +95,8 @@ class Noise:
         another = look.time[places] - own[LAST, places] > _BETWEEN
         record = own[RECORD, places] * np.exp((own[LAST, places] - look.time[places]) / _MEMORY)
         record = np.where(another, np.maximum(record, own[BOUT, places]), record)
-        called = (more > np.maximum(_MORE, record)) & (others < _UNQUIET) & (look.own[CALLED, places] == 0)
-        called &= strength > _TAIL * look.own[QUICK, places]
+        called = (more > np.maximum(_MORE, _RECORD * record)) & (others < _UNQUIET) & (look.own[CALLED, places] == 0)
+        called &= strength > np.maximum(_TAIL * look.own[QUICK, places], _LEAST * look.spread[places])
         own[RECORD, places], own[LAST, places] = record, look.time[places]
         own[BOUT, places] = np.maximum(np.where(another, 0, own[BOUT, places]), more)
         own[SEEN, places] = np.fmax(np.where(another, 0, own[SEEN, places]), look.beside[COMMON_JUMPS, places])
