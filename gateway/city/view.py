@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.city import registry
+from gateway.city.courses import Courses
 from gateway.city.grade_models import (
     GradeOut,
     GradesOut,
@@ -115,6 +116,7 @@ class View:
         tables: By which indices and grades are made.
 
     Attributes:
+        courses: The last day of quantities.
         maintenance: Which sensors are worked on.
     """
 
@@ -122,6 +124,7 @@ class View:
         self.store = store
         self.maintenance = Maintenance()
         self.grading = Grading(store, tables)
+        self.courses = Courses(store)
         self._around = Surroundings()
         self._listed: tuple[Snapshot, list[SensorOut]] | None = None
         self._made: dict[SensorKey, _Made] = {}

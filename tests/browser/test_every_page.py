@@ -15,6 +15,11 @@ from tests.browser.visit import SIZES, Visit, opened, photograph
 AXE = Path(__file__).parents[2] / "gateway" / "city" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = {
     "wall": ("/#/", "[data-testid=sensor-row]"),
+    "environment": ("/#/environment", "[data-testid=table-water] td"),
+    "traffic": ("/#/traffic", "[data-testid=table-parking] td"),
+    "emergency": ("/#/emergency", "[data-testid=table-weather] td"),
+    "administration": ("/#/administration", "[data-testid=measures]"),
+    "sensors": ("/#/sensors", "[data-testid=sensor-row]"),
     "past": ("/#/past", "[data-testid=then-fresh]"),
     "cases": ("/#/cases", "[data-testid=figures]"),
     "gateways": ("/#/gateways", "[data-gateway]"),
@@ -86,7 +91,8 @@ def test_a_page_is_accessible_at_every_size(
         visit.page.set_viewport_size(ViewportSize(width=width, height=height))
         visit.page.wait_for_function(DRAWN)
         photograph(visit, f"every-{name}-{size}-{request.node.callspec.params['visit']}", size)
-        assert findings(visit.page) == []
+        found = findings(visit.page)
+        assert not found, found
 
 
 @pytest.mark.parametrize("visit", ["dark"], indirect=True)
@@ -98,7 +104,8 @@ def test_a_page_speaks_the_chosen_language_alone(visit: Visit, city: City, name:
     for language in ("zh", "ko"):
         visit.page.locator(f"button[lang={language}]").click()
         texts = [NAMES.sub("", text) for text in visit.page.evaluate(TEXTS)]
-        assert [text for text in texts if re.search("[A-Za-z]{4,}", text)] == []
+        foreign = [text for text in texts if re.search("[A-Za-z]{4,}", text)]
+        assert not foreign, foreign
         photograph(visit, f"every-{name}-{language}", "desk")
     visit.page.locator("button[lang=en]").click()
 
@@ -120,4 +127,4 @@ def test_a_page_is_walked_by_the_keyboard_alone(visit: Visit, city: City, name: 
         assert stops < 400, "Tab never leaves the page"
         if not at["marked"] or not at["seen"]:
             unseen.append(at["html"])
-    assert unseen == []
+    assert not unseen, unseen

@@ -53,8 +53,8 @@ def opened(
     expect(page.get_by_test_id("live-count")).to_have_attribute("data-sensors", "63")
     yield visit
     context.close()
-    assert visit.complaints == []
-    assert visit.strangers == []
+    assert not visit.complaints, visit.complaints
+    assert not visit.strangers, visit.strangers
 
 
 def photograph(visit: Visit, name: str, size: str) -> None:
@@ -63,4 +63,5 @@ def photograph(visit: Visit, name: str, size: str) -> None:
     visit.page.screenshot(path=SCREENSHOTS / f"{name}.png")
     assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if size == "phone":
-        assert visit.page.evaluate(SMALL_TEXT) == []
+        small = visit.page.evaluate(SMALL_TEXT)
+        assert not small, small

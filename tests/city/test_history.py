@@ -170,3 +170,24 @@ async def test_the_town_is_shown_as_it_was(client: httpx.AsyncClient, now: int) 
     long_ago = (await client.get("/api/v1/past", params={"at": "2001-01-01T00:00:00Z"})).json()
     assert (long_ago["sensors"], long_ago["events"]) == ([], [])
     assert (await client.get("/api/v1/past", params={"at": "soon"})).status_code == 422
+
+
+async def test_the_last_day_is_told_by_the_hour_and_beside_what_is_usual(client: httpx.AsyncClient, now: int) -> None:
+    here, hour = "traffic,gateway=gw-1,site=longgang,sensor=t-1", now // HOUR * HOUR
+    days = [f"{here} speed={speed},speed_qc=1i {hour - day * 24 * HOUR + MINUTE}" for day, speed in ((1, 40), (3, 50))]
+    await write(
+        client,
+        *days,
+        f"{here} speed=90,speed_qc=1i {hour - 25 * HOUR}",  # neither this hour of another day nor the last day
+        f"{here} speed=30,speed_qc=1i {hour - HOUR}",
+        f"{here} speed=200,speed_qc=3i {hour - HOUR + 1}",  # suspect
+        f"{here} speed=20,speed_qc=1i {now}",
+    )
+    params = {"kind": "traffic", "quantity": "speed"}
+    found = (await client.get("/api/v1/courses", params=params)).json()
+    assert (found["unit"], found["courses"]) == (
+        "km/h",
+        [{"id": "traffic:longgang:t-1", "points": [[hour - HOUR, 30], [hour, 20]], "usual": 45, "days": 2}],
+    )
+    for wrong in ({"quantity": "pm25"}, {"kind": "ghosts"}, {"kind": "weather", "quantity": "wind_direction"}):
+        assert (await client.get("/api/v1/courses", params=params | wrong)).status_code == 404

@@ -11,6 +11,7 @@ from gateway.city import month as months
 from gateway.city import view as city
 from gateway.city.api.context import Reader
 from gateway.city.api.read import A_TIME, Id, latest_of, moment_of, span_of
+from gateway.city.courses import CoursesOut
 from gateway.city.export import Csv
 from gateway.city.month import Month
 from gateway.city.past import Past
@@ -89,3 +90,19 @@ async def town_past(
     moment = min(moment_of("at", at), city.now_ms())
     await here.view.snapshot()
     return await asyncio.to_thread(render, await past.look(here.view, moment))
+
+
+@router.get("/api/v1/courses", tags=["sensors"])
+async def courses(
+    here: Reader,
+    kind: Annotated[str, Query(description="a kind of sensors", examples=["traffic"])],
+    quantity: Annotated[str, Query(description="one of its quantities, which is no direction", examples=["speed"])],
+) -> CoursesOut:
+    """The last day of all sensors of a kind by the hour, and what is usual for this hour; at most 5 minutes old."""
+    found = here.view.kinds.get(kind)
+    known = {name: one.unit for name, one in found.quantities.items() if not one.direction} if found else {}
+    if quantity not in known:
+        raise ProblemError(
+            404, f"'{kind}' has no quantity '{quantity}' with a mean; it has: {', '.join(known) or '-'}."
+        )
+    return await here.view.courses.look(kind, quantity, known[quantity], city.now_ms())

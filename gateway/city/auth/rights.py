@@ -48,6 +48,7 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "GET /api/v1/sensors/{sensor_id}/readings.csv": SIGNED_IN,
     "GET /api/v1/sensors/{sensor_id}/wholeness": SIGNED_IN,
     "GET /api/v1/past": SIGNED_IN,
+    "GET /api/v1/courses": SIGNED_IN,
     "GET /api/v1/events": SIGNED_IN,
     "GET /api/v1/alerts": SIGNED_IN,
     "GET /api/v1/alerts/{alert_id}": SIGNED_IN,

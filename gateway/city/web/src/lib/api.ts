@@ -328,6 +328,20 @@ export interface Past {
 /** The town as it was at a time in ms. */
 export const getPast = (at: number) => call<Past>(`/api/v1/past?at=${at}`)
 
+/** The last day of a sensor by the hour, as [ms, mean], and the mean of this hour on the days before. */
+export interface Course {
+  id: string
+  points: [number, number][]
+  usual: number | null
+  days: number
+}
+
+export interface Courses {
+  courses: Course[]
+}
+
+export const getCourses = (kind: string, quantity: string) => call<Courses>(`/api/v1/courses?${new URLSearchParams({ kind, quantity }).toString()}`)
+
 export type Credentials = { token: string } | { name: string; password: string }
 export interface Who {
   name: string
@@ -445,7 +459,7 @@ export const getCases = (openOnly: boolean, limit = 500) => call<{ incidents: Ca
 export const getCasesOf = (sensor: string) => call<{ incidents: Case[] }>(`/api/v1/incidents?limit=10&sensor=${encodeURIComponent(sensor)}`)
 export const getCase = (id: number) => call<CaseDetail>(`/api/v1/incidents/${id}`)
 export const getCaseClasses = () => call<CaseClasses>('/api/v1/incident-classes')
-export const getFigures = () => call<Figures>('/api/v1/incident-figures')
+export const getFigures = (days = 30) => call<Figures>(`/api/v1/incident-figures?days=${days}`)
 export const getMonth = (month: string) => call<Month>(`/api/v1/months/${month}`)
 export const openCase = (kind: string, text: string) => change<CaseDetail>('/api/v1/incidents', { kind, text })
 export const takeStep = (id: number, step: Record<string, unknown>) => change<CaseDetail>(`/api/v1/incidents/${id}/steps`, step)

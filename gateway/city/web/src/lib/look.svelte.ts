@@ -4,6 +4,8 @@ export type Theme = 'dark' | 'light'
 class Look {
   theme = $state<Theme>('dark')
   narrow = $state(false)
+  /** Several screens side by side. */
+  splice = $state(false)
   still = $state(false)
 
   constructor() {
@@ -16,6 +18,7 @@ class Look {
       list.addEventListener('change', () => take(list.matches))
     }
     watch('(max-width: 899px)', (matches) => (this.narrow = matches))
+    watch('(min-width: 3000px)', (matches) => (this.splice = matches))
     watch('(prefers-reduced-motion: reduce)', (matches) => (this.still = matches))
   }
 

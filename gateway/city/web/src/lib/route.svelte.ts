@@ -1,14 +1,13 @@
 /** Which page is shown: it stands behind the # of the address, so that a link, a bookmark and the back button work. */
-export const PLACES = ['wall', 'past', 'cases', 'month', 'gateways', 'sensors', 'settings'] as const
+export const PLACES = ['wall', 'environment', 'traffic', 'emergency', 'administration', 'cases', 'month', 'sensors', 'gateways', 'past', 'settings'] as const
 export type Place = (typeof PLACES)[number]
-/** The places of the menu. */
-export const MENU = ['wall', 'past', 'cases', 'gateways'] as const satisfies readonly Place[]
+/** The places of the menu, which are also those that a kiosk turns. */
+export const MENU = PLACES.filter((place) => place !== 'settings' && place !== 'month')
 
 /** The place that an address shows; what is no page is the wall. */
 export function placeOf(hash: string): Place {
   const [name] = hash.replace(/^#\/?/, '').split(/[/?]/)
-  const place = PLACES.find((known) => hash.startsWith('#/') && known === name) ?? 'wall'
-  return place === 'sensors' && !partOf(hash) ? 'wall' : place
+  return PLACES.find((known) => hash.startsWith('#/') && known === name) ?? 'wall'
 }
 
 /** What of a place an address shows: the id in `#/sensors/air:old-town:air-03`. */

@@ -33,8 +33,8 @@ describe('the address of a sensor', () => {
       expect(placeOf(addressOf(sensorPath(id)))).toBe('sensors')
     }
   })
-  it('without an id is the wall, and with a broken one says what it is', () => {
-    expect(placeOf('#/sensors')).toBe('wall')
+  it('without an id is the list, and with a broken one says what it is', () => {
+    expect(placeOf('#/sensors')).toBe('sensors')
     expect(partOf('#/sensors/100%')).toBe('100%')
   })
 })

@@ -26,7 +26,7 @@ class Town {
   open = $state<string | null>(null)
   /** Changes whenever readings arrive. */
   pulse = $state(0)
-  hiddenKinds = $state.raw<ReadonlySet<string>>(new Set())
+  hiddenKinds = $state.raw<ReadonlySet<string>>(new Set(['gateways']))
   /** The newest cases that whoever looks may see, the newest first. */
   cases = $state.raw<Case[]>([])
   figures = $state.raw<Figures | null>(null)
