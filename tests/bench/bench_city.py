@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.city.store.embedded import EmbeddedStore
 from sensors import kinds
 from sensors.lineprotocol import Point
@@ -229,6 +231,7 @@ def _times(rows: list[dict[str, Any]]) -> Counter[float]:
     return found
 
 
+@pytest.mark.timeout(1800)  # most of it makes 30 days of history
 def test_city(stage: Stage) -> None:
     store, now = stage.folder / "history.db", time.time_ns() // 10**6
     stage.report.say(f"{_DAYS} days of history")
