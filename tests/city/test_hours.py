@@ -121,6 +121,15 @@ async def test_single_readings_go_and_the_hours_stay_for_as_long_as_was_asked(tm
         same(left, [b for b in before if b.time >= NOW - 2 * DAY], circle=False)
 
 
+async def test_in_which_hours_a_sensor_was_heard_is_known_when_its_readings_have_gone(tmp_path: Path) -> None:
+    async with opened(tmp_path / "city.db") as store:
+        await put(store, days(1))
+        before = (await store.heard(NOW - 3 * DAY, NOW, {"wind_direction"}))[KEY]
+        await store.prune(NOW - DAY, 0)
+        after = (await store.heard(NOW - 3 * DAY, NOW, {"wind_direction"}))[KEY]
+        assert (after.hours, after.first // HOUR) == (before.hours, before.first // HOUR)
+
+
 async def test_what_comes_after_its_hours_readings_have_gone_is_added_once(tmp_path: Path) -> None:
     at = NOW - 2 * DAY
     async with opened(tmp_path / "city.db") as store:

@@ -129,6 +129,7 @@ WITH RECURSIVE found (time) AS (
     FROM found WHERE found.time IS NOT NULL
 )
 SELECT time / 3600000 FROM found WHERE time IS NOT NULL
+UNION SELECT time / 3600000 FROM hour WHERE channel = :channel AND time >= :start AND time <= :end - 3600000
 """
 
 _P = ParamSpec("_P")
@@ -563,7 +564,8 @@ class EmbeddedStore:
         self, connection: sqlite3.Connection, start: int, end: int, without: Collection[str]
     ) -> dict[SensorKey, base.Heard]:
         channels = connection.execute(
-            "SELECT s.kind, s.site, s.sensor, c.quantity, c.id, (SELECT min(time) FROM reading WHERE channel = c.id)"
+            "SELECT s.kind, s.site, s.sensor, c.quantity, c.id, (SELECT min(time) FROM (SELECT min(time) AS time"
+            " FROM reading WHERE channel = c.id UNION ALL SELECT min(time) FROM hour WHERE channel = c.id))"
             " FROM channel c JOIN sensor s ON s.id = c.sensor"
         ).fetchall()
         heard: dict[SensorKey, base.Heard] = {}
