@@ -43,9 +43,9 @@ from gateway.city.stream import EventStream
 
 router = APIRouter()
 _HOUR_MS, _HOUR_S = 3_600_000, 3600.0
-_MOST = 2000
+_MOST = 1000
 _EVENTS, _SENSOR_EVENTS = 100, 50
-_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 A_TIME: dict[str, Any] = {
     "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": "^-?[0-9]{1,13}$"}]
 }
@@ -171,7 +171,7 @@ async def series(  # noqa: PLR0913, PLR0917 - the query's parameters
     ] = None,
     most: Annotated[
         int | None,
-        Query(ge=10, le=10_000, description="most points; the step is made as long as that takes; 2000 without a step"),
+        Query(ge=10, le=10_000, description="most points; the step is made as long as that takes; 1000 without a step"),
     ] = None,
     offset: Annotated[
         int, Query(ge=-86_400, le=86_400, description="seconds by which steps begin after multiples of their length")
@@ -232,7 +232,7 @@ async def _readings(
 
 
 def _nice(seconds: float) -> float:
-    """The first length of a step, of those that people know, that is not shorter."""
+    """The first length of a step, of those that people know, that is not shorter; beyond 15 min, of hours."""
     return next((float(step) for step in _STEPS_S if step >= seconds), math.ceil(seconds / 86_400) * 86_400.0)
 
 
