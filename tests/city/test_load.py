@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
+from gateway.city import stream
 from gateway.city.app import create_app
 from gateway.city.store.base import LatestSensor, SensorKey
 from gateway.city.store.embedded import EmbeddedStore
@@ -166,3 +168,24 @@ async def test_all_pages_get_the_same_bytes(tmp_path: Path) -> None:
         hub = app.state.context.hub
         first, second = await hub._everything(), await hub._everything()
         assert first is second
+
+
+async def test_a_page_hears_that_the_stream_lives_and_is_forgotten_when_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_KEEP_ALIVE_S", 0.0)
+    alive = asyncio.Event()
+
+    async def receive() -> Message:
+        await alive.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message.get("body", b"").startswith(b": keep-alive"):
+            alive.set()
+
+    scope = {"type": "http", "method": "GET", "path": "/api/v1/stream", "query_string": b"", "scheme": "http"}
+    scope |= {"headers": [(b"host", b"127.0.0.1")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    async with running(city_config(tmp_path)) as app:
+        await asyncio.wait_for(app(scope, receive, send), 60)
+        assert app.state.context.hub._listeners == set()

@@ -622,8 +622,10 @@ class EmbeddedStore:
         return [GatewayHealth(name, at, json.loads(fields)) for name, at, fields in rows]
 
     def _condense(self, connection: sqlite3.Connection, now: int) -> bool:
-        self._due.clear()
-        return hours.condense(connection, now, _STEP_S)
+        more = hours.condense(connection, now, _STEP_S)
+        if more:
+            self._due.clear()
+        return more
 
     def _prune(self, connection: sqlite3.Connection, before: int, hourly_before: int, channels: list[int]) -> list[int]:
         self._due.clear()
