@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -648,6 +649,52 @@ class CasesSection(_Section):
     healthy_for: Duration = Field(600.0, description="how long a cause is over before its case closes by itself")
 
 
+class OidcSection(_Secrets):
+    """The city's single sign-on (OpenID Connect), if it has one."""
+
+    issuer: str | None = Field(
+        None, pattern=r"^https?://[^\s?#]+\Z", description="the provider, as it calls itself; without it, none"
+    )
+    client_id: str = Field("", description="what the provider calls this view")
+    client_secret: SecretStr | None = Field(None, description="the view's secret there; prefer client_secret_file")
+    client_secret_file: Path | None = Field(None, description="file that holds the secret")
+    url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#]+)?\Z",
+        description="this view's own address for people; the provider must allow `URL/api/v1/oidc/callback`",
+    )
+    title: Title = Field(
+        Title(zh="统一认证", en="City account", ko="통합 계정"), description="what the button on the page says"
+    )
+    scope: str = Field("openid profile email", description="what is asked of the provider")
+    name_claim: str = Field("preferred_username", description="claim with the name to sign in by; else `sub`")
+    role_claim: str | None = Field(
+        None, description="claim with a role or several, such as `groups` or `realm_access.roles`"
+    )
+    roles: dict[str, Literal["viewer", "operator", "dispatcher", "department", "administrator"]] = Field(
+        default_factory=dict, description="which value of `role_claim` is which role here; of several, the strongest"
+    )
+    default_role: Literal["none", "viewer", "operator", "dispatcher", "department"] = Field(
+        "none", description="role of who has none by `role_claim`; with `none` they are not let in"
+    )
+    districts_claim: str | None = Field(None, description="claim with the districts to which a person is held")
+    departments_claim: str | None = Field(None, description="claim with the departments of a person")
+    tls_ca: Path | None = Field(None, description="CA certificate of the provider; the system's CAs by default")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.issuer is None:
+            return self
+        if missing := [key for key in ("client_id", "url") if not getattr(self, key)]:
+            msg = f"a provider needs {' and '.join(map(repr, missing))}"
+            raise ValueError(msg)
+        host = urlsplit(self.issuer).hostname or ""
+        if self.issuer.startswith("http:") and host not in {"localhost", "127.0.0.1", "::1"}:
+            msg = "issuer: an address that is not https would let others sign in"
+            raise ValueError(msg)
+        return self
+
+
 class DatabaseSection(_Secrets):
     """Where people and their work are."""
 
@@ -743,6 +790,7 @@ class CityConfig(_Section):
     map: MapSection = Field(default_factory=MapSection)
     grades: GradesSection = Field(default_factory=GradesSection)
     database: DatabaseSection = Field(default_factory=DatabaseSection)
+    oidc: OidcSection = Field(default_factory=OidcSection)
     alerts: AlertsSection = Field(default_factory=AlertsSection)
     channel: tuple[ChannelConfig, ...] = ()
     cases: CasesSection = Field(default_factory=CasesSection)
@@ -924,7 +972,7 @@ def _explain(problem: Any, data: object, model: type[BaseModel]) -> str:  # noqa
         except (KeyError, IndexError, TypeError):
             value = None
             break
-    secret = bool({*loc} & {"token", "password", "secret", "write_token", "read_token"})
+    secret = bool({*loc} & {"token", "password", "secret", "client_secret", "write_token", "read_token"})
     shown = "" if not loc or value is None or isinstance(value, dict | list) or secret else f" = {value!r}"
     return f"{key}{shown}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
@@ -951,6 +999,7 @@ __all__ = [
     "MaintenanceFile",
     "MapSection",
     "MqttConfig",
+    "OidcSection",
     "OutputConfig",
     "OverrideConfig",
     "RuleConfig",

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from gateway.city.access import Access, refuse_forged
 from gateway.city.alerts.desk import Desk
 from gateway.city.auth import rights
+from gateway.city.auth.oidc import SingleSignOn
 from gateway.city.auth.people import People
 from gateway.city.auth.rights import Caller
 from gateway.city.auth.throttle import Throttle
@@ -33,6 +34,7 @@ class Context:
     rendered: Rendered
     public: bool
     reporters: Throttle
+    sign_on: SingleSignOn | None
 
 
 def context(request: Request) -> Context:

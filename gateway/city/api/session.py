@@ -31,6 +31,7 @@ def who(caller: Asking) -> Who:
         person=caller.person,
         districts=list(caller.districts),
         departments=list(caller.departments),
+        single_sign_on=caller.single_sign_on,
         csrf=caller.csrf,
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.city.auth.rights import Role
+from sensors.kinds import Title
 
 Name = Annotated[
     str, Field(min_length=1, max_length=64, pattern=r"^[^\s/\x00-\x1f]+$", description="to sign in by; no spaces")
@@ -44,7 +45,14 @@ class Who(BaseModel):
     person: int | None = Field(description="none for tokens and for this machine while nobody has a password")
     districts: list[str] = Field(description="the only districts whose cases you see; empty for all")
     departments: list[str] = Field(description="the departments for which you work")
+    single_sign_on: bool = Field(description="whether you come by the city's single sign-on")
     csrf: str | None = Field(description="for the header X-CSRF-Token, with a session's cookie")
+
+
+class SingleSignOnOut(BaseModel):
+    """Whether people may sign in by the city's single sign-on."""
+
+    title: Title | None = Field(description="what it is called; null if there is none")
 
 
 class SessionOut(BaseModel):

@@ -1,9 +1,10 @@
 """People, their sessions, tokens and links. Every change is on the audit trail, in the transaction that makes it."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session as Transaction
@@ -20,6 +21,13 @@ LINK_MS = 3 * 86_400_000
 MARK = 16  # so many hex digits of its digest name a session
 TOKEN_PREFIX = "citygate_"  # noqa: S105 - how a token of ours begins, so that scanners of leaked secrets know it
 FIRST = "admin"
+SIGN_ON = "single sign-on"
+UNREACHABLE: Final = "unreachable"
+FAILED: Final = "failed"
+LATE: Final = "late"
+Why = Literal["unreachable", "failed", "late", "no-role", "taken", "disabled"]
+"""Why somebody was not let in: the provider does not answer; it did not vouch for them; the attempt took too long, or
+was of another browser; nothing says what they may do; a local account has their name; they are disabled."""
 _SPENT = "This link has been used or is too old. An administrator can make another: citygate user link NAME."
 
 _CAN_SIGN_IN = Person.password.is_not(None) | Person.subject.is_not(None)
@@ -31,6 +39,45 @@ class Origin(NamedTuple):
 
     address: str
     agent: str
+
+
+class SignOnError(Exception):
+    """Somebody is not let in.
+
+    Attributes:
+        why: In one word, for the page.
+    """
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(why)
+        self.why: Why = why
+
+
+class Claimed(NamedTuple):
+    """Whom the city's single sign-on vouches for.
+
+    Attributes:
+        subject: Who it is to the provider, for good.
+        name: To sign in by there.
+        title: How the person is called.
+        role: What they may do; None if nothing says so.
+        follows: The role is the provider's to change, and not this view's.
+        districts: The only districts whose cases they see; None if the provider does not say.
+        departments: The departments for which they work; None if the provider does not say.
+    """
+
+    subject: str
+    name: str
+    title: str
+    role: Role | None
+    follows: bool
+    districts: list[str] | None
+    departments: list[str] | None
+
+    @property
+    def login(self) -> str:
+        """Their name here, without what a name here cannot have."""
+        return re.sub(r"[\s/\x00-\x1f]+", "_", self.name)[:64]
 
 
 class Sought(NamedTuple):
@@ -133,6 +180,31 @@ class People:
             return None
         with self._database.write() as transaction:
             return _session(transaction, person.id, origin)
+
+    def sign_on(self, claimed: Claimed, origin: Origin) -> str:
+        """Opens a session for whom the city's single sign-on vouches, and makes them known if they were not.
+
+        Returns:
+            The session's secret.
+
+        Raises:
+            SignOnError: If they may not be here.
+        """
+        with self._database.write() as transaction:
+            person = transaction.scalar(select(Person).where(Person.subject == claimed.subject))
+            why = _why_not(transaction, person, claimed)
+            if why is None:
+                person = _welcome(transaction, person, claimed, origin)
+                session = _session(transaction, person.id, origin)
+            else:
+                who = "" if person is None else person.name
+                record(transaction, who, origin.address, "sign-in refused", "single sign-on", why=why)
+                if person is not None:
+                    transaction.execute(delete(Session).where(Session.person_id == person.id))
+        if why is not None:
+            raise SignOnError(why)
+        self._on = True
+        return session
 
     def by_session(self, session: str, address: str) -> Caller | None:
         """Who has this cookie."""
@@ -402,6 +474,7 @@ def _caller(
         session,
         districts=tuple(person.districts),
         departments=tuple(person.departments),
+        single_sign_on=person.subject is not None,
     )
 
 
@@ -417,6 +490,43 @@ def _add(transaction: Transaction, name: str, title: str, role: Role) -> Person:
     person.districts, person.departments = [], []
     transaction.add(person)
     transaction.flush()
+    return person
+
+
+def _why_not(transaction: Transaction, person: Person | None, claimed: Claimed) -> Why | None:
+    """Why somebody whom the single sign-on knows may not be here."""
+    if person is not None and person.disabled:
+        return "disabled"
+    if claimed.role is None and (person is None or claimed.follows):
+        return "no-role"
+    if person is None and transaction.scalar(select(Person.id).where(Person.name == claimed.login)) is not None:
+        return "taken"
+    return None
+
+
+def _welcome(transaction: Transaction, person: Person | None, claimed: Claimed, origin: Origin) -> Person:
+    """The person as the single sign-on has them; what it does not know stays as it is here."""
+    now: dict[str, Any] = {"title": claimed.title[:200]}
+    if person is None:
+        person = _add(transaction, claimed.login, now["title"], claimed.role or Role.VIEWER)
+        person.subject = claimed.subject
+        person.districts, person.departments = claimed.districts or [], claimed.departments or []
+        record(transaction, SIGN_ON, origin.address, "added", f"person {person.name}", role=person.role, **now)
+        return person
+    if claimed.follows:
+        now["role"] = claimed.role
+    if claimed.districts is not None:
+        now["districts"] = claimed.districts
+    if claimed.departments is not None:
+        now["departments"] = claimed.departments
+    now = {key: value for key, value in now.items() if getattr(person, key) != value}
+    if now:
+        was = {key: getattr(person, key) for key in now}
+        for key, value in now.items():
+            setattr(person, key, value)
+        if "role" in now:
+            transaction.execute(delete(Session).where(Session.person_id == person.id))
+        record(transaction, SIGN_ON, origin.address, "changed", f"person {person.name}", was=was, now=now)
     return person
 
 

@@ -34,6 +34,10 @@ RIGHTS: dict[str, frozenset[Role] | None] = {
     "POST /api/v2/write": EVERYONE,  # by the write token, see gateway.city.api.write
     "POST /api/v1/session": EVERYONE,
     "DELETE /api/v1/session": EVERYONE,
+    "GET /api/v1/oidc": EVERYONE,
+    "GET /api/v1/oidc/start": EVERYONE,
+    "GET /api/v1/oidc/callback": EVERYONE,
+    "GET /api/v1/oidc/farewell": EVERYONE,
     "GET /api/v1/link": EVERYONE,
     "POST /api/v1/link": EVERYONE,
     "GET /basemap.pmtiles": SIGNED_IN,
@@ -119,6 +123,7 @@ class Caller:
         alone: Nobody can sign in yet.
         districts: The only districts whose cases they see; empty for all.
         departments: The departments for which they work.
+        single_sign_on: They come by the city's single sign-on.
     """
 
     name: str
@@ -131,6 +136,7 @@ class Caller:
     alone: bool = False
     districts: tuple[str, ...] = ()
     departments: tuple[str, ...] = ()
+    single_sign_on: bool = False
 
 
 def check(caller: Caller, method: str, route: str) -> None:

@@ -349,6 +349,7 @@ export interface Who {
   person: number | null
   districts: string[]
   departments: string[]
+  single_sign_on: boolean
   csrf: string | null
 }
 
@@ -470,14 +471,20 @@ export const addPhoto = async (id: number, stage: Stage, photo: Blob) =>
     body: photo,
     signal: AbortSignal.timeout(60_000),
   })
-export const signOut = async () =>
-  call<unknown>('/api/v1/session', { method: 'DELETE', headers: { 'X-CSRF-Token': (await getWho()).csrf ?? '' } })
+/** Signs out; whether whoever it was came by the single sign-on, where they still are signed in. */
+export async function signOut(): Promise<boolean> {
+  const who = await getWho()
+  await call<unknown>('/api/v1/session', { method: 'DELETE', headers: { 'X-CSRF-Token': who.csrf ?? '' } })
+  return who.single_sign_on
+}
 export const acknowledge = (id: string, by: string, csrf: string | null) =>
   call<Alert>(`/api/v1/alerts/${encodeURIComponent(id)}/acknowledge`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', 'X-CSRF-Token': csrf ?? '' },
     body: JSON.stringify({ by }),
   })
+/** What the city's single sign-on is called; null if there is none. */
+export const getSingleSignOn = () => call<{ title: Title | null }>('/api/v1/oidc')
 /** Whom a one-time link lets choose a password. */
 export const whoseLink = (link: string) => call<{ name: string }>('/api/v1/link', { headers: { 'X-Link': link } })
 export const useLink = (link: string, password: string) => post('/api/v1/link', { link, password })

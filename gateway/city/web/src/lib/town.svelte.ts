@@ -179,19 +179,21 @@ class Town {
 
   /** Loads what a session that was just opened may see. */
   async enter(): Promise<void> {
-    this.#remember(true)
+    this.remember(true)
     this.phase = 'loading'
     await this.connect()
   }
 
   async signOut(): Promise<void> {
-    await api.signOut().catch(() => undefined)
-    this.#remember(false)
+    const elsewhere = await api.signOut().catch(() => false)
+    this.remember(false)
     this.open = null
-    await this.connect()
+    if (elsewhere) location.assign('/api/v1/oidc/farewell')
+    else await this.connect()
   }
 
-  #remember(signedIn: boolean): void {
+  /** Keeps whether somebody has signed in, who can sign out. */
+  remember(signedIn: boolean): void {
     this.signedIn = signedIn
     localStorage.setItem('citygate.signed-in', signedIn ? 'yes' : 'no')
   }
