@@ -714,6 +714,10 @@ class AlertsSection(_Section):
     rules: Path | None = Field(
         None, description="file of rules and of maintenance that the city view knows of; read again when it changes"
     )
+    page_rules: Path | None = Field(
+        None,
+        description="file of the page's rules; `page-rules.toml` beside `store.path` by default",
+    )
     retention: Duration = Field(365 * 86400.0, description="how long ended alerts are kept")
     quiet: Duration = Field(600.0, ge=0, description="an event so soon after an alert's end opens that one again")
     sector: float = Field(60.0, gt=0, le=360, description="width of the upwind sector, degrees")
@@ -769,10 +773,16 @@ class ChannelConfig(_Secrets):
         return self.tls or ("starttls" if self.type == "email" else "none")
 
 
+class CityRuleConfig(RuleConfig):
+    """A rule of the city view."""
+
+    enabled: bool = Field(default=True, description="whether it is in force")
+
+
 class RulesFile(_Section):
     """The file of ``alerts.rules``."""
 
-    rule: tuple[RuleConfig, ...] = ()
+    rule: tuple[CityRuleConfig, ...] = ()
     maintenance: tuple[MaintenanceConfig, ...] = ()
 
     @model_validator(mode="after")
@@ -895,6 +905,25 @@ def masked(config: BaseModel) -> dict[str, Any]:
     return tree
 
 
+def written(config: BaseModel) -> dict[str, Any]:
+    """A part of a configuration as somebody would write it: what is as by default is left out."""
+    tree = masked(config)
+    for key, field in type(config).model_fields.items():
+        if tree[key] is None or getattr(config, key) == field.default:
+            del tree[key]
+        elif _is_duration(field):
+            tree[key] = _shortest(getattr(config, key))
+    return tree
+
+
+def _shortest(seconds: float) -> str:
+    """A duration in its largest unit that leaves no fraction."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % length == 0 and seconds:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:.12g}s"
+
+
 def _is_duration(field: FieldInfo) -> bool:
     parts = (getattr(part, "__metadata__", ()) for part in typing.get_args(field.annotation))  # of one that may be None
     said = itertools.chain(field.metadata, *parts)
@@ -992,6 +1021,7 @@ __all__ = [
     "AlertsSection",
     "ChannelConfig",
     "CityConfig",
+    "CityRuleConfig",
     "ConfigError",
     "GatewayConfig",
     "GatewaySection",

@@ -19,7 +19,20 @@ from gateway import __version__
 from gateway.city import problems, reference
 from gateway.city.access import Access
 from gateway.city.alerts.desk import Desk
-from gateway.city.api import alerts, history, incidents, maintenance, oidc, people, read, reports, session, sta, write
+from gateway.city.api import (
+    alerts,
+    history,
+    incidents,
+    maintenance,
+    oidc,
+    people,
+    read,
+    reports,
+    rules,
+    session,
+    sta,
+    write,
+)
 from gateway.city.api.context import Context, Reader
 from gateway.city.auth import first, rights
 from gateway.city.auth.oidc import of as oidc_of
@@ -111,10 +124,8 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     desk = Desk(view, config.alerts, book, config.map.sources, config.channel)
     cases, windows = Cases(database, classes), Windows(database, view.maintenance)
     reporters = Throttle(5, 600.0, "reports from this address")
-    access, public = Access(config, known), config.cases.public
-    made, sign_on = Rendered(), oidc_of(config.oidc)
-    hub = Hub(view, desk, cases)
-    parts = Context(access, view, hub, known, desk, cases, windows, made, public, reporters, sign_on)
+    hub, access, public = Hub(view, desk, cases), Access(config, known), config.cases.public
+    parts = Context(access, view, hub, known, desk, cases, windows, Rendered(), public, reporters, oidc_of(config.oidc))
     follower = Follower(parts.cases, view, desk, config.cases)
 
     @contextlib.asynccontextmanager
@@ -143,7 +154,7 @@ def create_app(config: CityConfig, page: Path = PAGE) -> FastAPI:
     app = _CityView(title="citygate city view", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = parts
     problems.install(app)
-    for module in (read, history, alerts, maintenance, session, oidc, people, incidents, reports, sta, write):
+    for module in (read, history, alerts, rules, maintenance, session, oidc, people, incidents, reports, sta, write):
         app.include_router(module.router)
     _add_pages(app, config, page)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, thread_minimum_size=2**15)

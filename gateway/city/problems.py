@@ -60,6 +60,11 @@ _ANSWERS = {
         "There is no sensor 'air:old-town:air-99'; an id is kind:site:sensor, see /api/v1/sensors.",
     ),
     409: _Answer("Conflict", "It contradicts what is there.", "There is a person 'lin' already."),
+    412: _Answer(
+        "ChangedMeanwhile",
+        "Somebody else has changed it since it was looked at.",
+        "Somebody else has changed the rules meanwhile; look at them as they are now.",
+    ),
     413: _Answer("TooLarge", "The body is too large.", "The photograph is larger than 12 MiB."),
     422: _Answer(
         "Wrong",
@@ -183,10 +188,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
-            {"parameter": ".".join(str(part) for part in item["loc"][1:]), "detail": str(item["msg"])}
+            {
+                "parameter": ".".join(str(part) for part in item["loc"][1:]),
+                "detail": str(item["msg"]).removeprefix("Value error, "),
+            }
             for item in error.errors()
         ]
-        return problem(422, "; ".join(f"{item['parameter']}: {item['detail']}" for item in errors), errors=errors)
+        said = (f"{item['parameter']}: {item['detail']}".removeprefix(": ") for item in errors)
+        return problem(422, "; ".join(said), errors=errors)
 
     @app.exception_handler(StoreError)
     @app.exception_handler(DatabaseError)

@@ -14,11 +14,20 @@ from tests.browser.visit import SIZES, SMALL_TEXT
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 PASSWORD = "a horse that staples"
 LANGUAGES = {
-    "zh-CN": ("显示", "我的账户", "人员", "审计记录"),
-    "en-GB": ("Viewing", "My account", "People", "Audit trail"),
-    "ko-KR": ("보기", "내 계정", "사용자", "감사 기록"),
+    "zh-CN": ("显示", "我的账户", "告警规则", "维护计划", "人员", "审计记录"),
+    "en-GB": ("Viewing", "My account", "Alert rules", "Maintenance", "People", "Audit trail"),
+    "ko-KR": ("보기", "내 계정", "경보 규칙", "점검", "사용자", "감사 기록"),
 }
-ADMINISTRATORS = ["viewing", "account", "people", "audit"]
+ADMINISTRATORS = ["viewing", "account", "rules", "maintenance", "people", "audit"]
+RULES = """\
+[[rule]]
+name = "wet"
+title = { zh = "土壤湿", en = "The soil is wet", ko = "토양 습함" }
+severity = "blue"
+kind = "soil"
+quantity = "moisture"
+above = 30
+"""
 
 
 class House(NamedTuple):
@@ -52,19 +61,28 @@ class House(NamedTuple):
         assert answer.status == 204, answer.text()
         return page
 
-    def ask(self, page: Page, method: str, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def ask(
+        self, page: Page, method: str, path: str, body: dict[str, Any] | None, more: dict[str, str] | None = None
+    ) -> Any:  # noqa: ANN401 - JSON
         """Asks the API by the page's session."""
         csrf = page.request.get(f"{self.url}/api/v1/session").json()["csrf"]
-        headers = {"X-CSRF-Token": csrf, "Content-Type": "application/json"}
+        headers = {"X-CSRF-Token": csrf, "Content-Type": "application/json", **(more or {})}
         answer = page.request.fetch(f"{self.url}{path}", method=method, data=json.dumps(body), headers=headers)
         assert answer.ok, answer.text()
-        return answer.json()
+        return answer.json() if answer.status != 204 else None
+
+    def rules(self, page: Page) -> dict[str, dict[str, Any]]:
+        return {rule["name"]: rule for rule in page.request.get(f"{self.url}/api/v1/rules").json()["rules"]}
+
+    def tag(self, page: Page) -> dict[str, str]:
+        return {"If-Match": page.request.get(f"{self.url}/api/v1/rules").json()["tag"]}
 
 
 @pytest.fixture(scope="module")
 def house(browser: Browser, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("settings")
-    with served(folder, free_port()) as city:
+    (folder / "rules.toml").write_text(RULES, "utf-8")
+    with served(folder, free_port(), '[alerts]\nrules = "rules.toml"\n') as city:
         house = House(browser, city.url, [])
         house.use_link(house.page(), (folder / "setup-link").read_text().strip())
         page = house.signed_in("admin")
@@ -215,6 +233,100 @@ def test_an_administrator_adds_a_person_by_the_keyboard_and_disables_them(house:
     assert "session" not in text  # what was filtered out
 
 
+def test_an_administrator_adds_a_rule_by_the_keyboard_tries_and_disables_it(house: House) -> None:
+    page = house.signed_in("admin")
+    page.goto(f"{house.url}/#/settings/rules")
+    _tab_to(page, page.get_by_test_id("add-rule"))
+    page.keyboard.press("Enter")
+    for text in ("river-high", "河水偏高", "The river is high", "하천 수위 높음", "yellow", "a value over", "Water"):
+        page.keyboard.type(text)
+        page.keyboard.press("Tab")
+    expect(page.get_by_label("Quantity")).to_be_focused()
+    page.keyboard.type("Level")
+    page.keyboard.press("Tab")
+    page.keyboard.type("1.5")
+    _tab_to(page, page.get_by_test_id("try"))
+    page.keyboard.press("Enter")
+    tried = page.get_by_test_id("tried")
+    expect(tried).to_contain_text("times in the last 7 days")
+    assert int(tried.get_attribute("data-times") or 0) > 0
+    _photograph(page, "settings-rule-form-desk")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    row = page.locator("[data-rule=river-high]")
+    expect(row).to_contain_text("≥ 1.5 m")
+    expect(row.locator("[data-of=Watches]")).to_have_text("9")
+    row.get_by_test_id("toggle").click()
+    expect(row).to_have_attribute("data-enabled", "false")
+    row.get_by_test_id("remove").click()
+    expect(row).to_have_count(0)
+
+
+def test_a_rule_of_the_file_is_changed_on_the_page_and_taken_back(house: House) -> None:
+    page = house.signed_in("admin")
+    page.goto(f"{house.url}/#/settings/rules")
+    row = page.locator("[data-rule=wet]")
+    expect(row).to_contain_text("in the file")
+    row.get_by_role("button", name="Change").click()
+    page.get_by_role("textbox", name="Limit").fill("40")
+    page.get_by_role("button", name="Save").click()
+    expect(row).to_contain_text("≥ 40 %")
+    expect(row).to_contain_text("instead of the file")
+    row.get_by_test_id("remove").click()
+    expect(row).to_contain_text("≥ 30 %")
+
+
+def test_of_two_administrators_the_later_is_told_and_keeps_what_was_typed(house: House) -> None:
+    page = house.signed_in("admin")
+    page.goto(f"{house.url}/#/settings/rules")
+    row = page.locator("[data-rule=wet]")
+    row.get_by_role("button", name="Change").click()
+    page.get_by_role("textbox", name="Limit").fill("50")
+    settings = house.rules(page)["wet"]["settings"]
+    house.ask(page, "PUT", "/api/v1/rules/wet", {**settings, "above": 45}, house.tag(page))
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").filter(has_text="Somebody else")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Limit")).to_have_value("50")
+    expect(row).to_contain_text("≥ 45 %")
+    page.get_by_role("button", name="Save").click()
+    expect(row).to_contain_text("≥ 50 %")
+    page.get_by_role("button", name="Add a rule").click()
+    page.get_by_label("Identifier").fill("wet")
+    page.get_by_label("Title, English").fill("Again")
+    page.get_by_role("textbox", name="Limit").fill("1")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").filter(has_text="name: there is a rule")).to_be_visible()
+    house.ask(page, "DELETE", "/api/v1/rules/wet", None, house.tag(page))
+
+
+def test_a_viewer_sees_rules_and_maintenance_and_changes_neither(house: House) -> None:
+    page = house.signed_in("viewer")
+    page.goto(f"{house.url}/#/settings/rules")
+    expect(page.locator("[data-rule=wet]")).to_be_visible()
+    expect(page.get_by_test_id("rules").get_by_role("button")).to_have_count(0)
+    expect(page.get_by_test_id("add-rule")).to_have_count(0)
+    page.goto(f"{house.url}/#/settings/maintenance")
+    expect(page.get_by_text("No maintenance now or planned.")).to_be_visible()
+    expect(page.get_by_test_id("maintenance-form")).to_have_count(0)
+
+
+def test_maintenance_of_a_sensor_is_declared_and_ended_early(house: House) -> None:
+    page = house.signed_in("admin")
+    page.goto(f"{house.url}/#/settings/maintenance")
+    form = page.get_by_test_id("maintenance-form")
+    form.get_by_label("Site or sensor").select_option("air:longgang:air-01")
+    form.get_by_label("Until").fill("2099-01-01T08:00")
+    form.get_by_label("Why").fill("new filter")
+    page.keyboard.press("Enter")
+    windows = page.get_by_test_id("windows")
+    expect(windows).to_contain_text("air : longgang : air-01")
+    expect(windows).to_contain_text("new filter")
+    sensor = page.request.get(f"{house.url}/api/v1/sensors/air:longgang:air-01").json()
+    assert sensor["maintenance"]["until"].startswith(("2099-01-01", "2098-12-31"))
+    windows.get_by_test_id("end-window").click()
+    expect(windows).to_have_count(0)
+
+
 def test_the_trail_is_turned_page_by_page(house: House) -> None:
     page = house.signed_in("admin")
     for number in range(52):
@@ -244,6 +356,9 @@ def test_each_part_is_in_each_language_at_each_size(
         if part == "people":
             page.get_by_test_id("add-person").click()
             expect(page.get_by_test_id("people")).to_be_visible()
+        if part == "rules":
+            page.get_by_test_id("add-rule").click()
+            expect(page.get_by_test_id("rules")).to_be_visible()
         if part == "audit":
             expect(page.get_by_test_id("audit")).to_be_visible()
         _photograph(page, f"settings-{part}-{size}-{locale}", size)

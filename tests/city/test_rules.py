@@ -3,10 +3,13 @@
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from gateway.city.alerts.evaluate import Evaluation
 from gateway.city.alerts.rules import Rules
@@ -17,6 +20,7 @@ from gateway.city.store.embedded import EmbeddedStore
 from gateway.city.view import View
 from gateway.config import ConfigError, MapSection
 from tests.city.conftest import city_config, client_of, running, write
+from tests.city.signed_in import administrator
 
 MINUTE = 60_000
 START = 1_795_413_600_000
@@ -268,12 +272,11 @@ async def test_events_of_rules_are_alerts_that_go_on_after_a_restart_and_mainten
         first, second = (await client.get("/api/v1/alerts")).json()["alerts"]
         assert first["cause"] == "air"
         assert (second["cause"], second["sites"], second["events"][0]["rule"]["en"]) == ("high-water", ["brook"], "a")
-        assert (await client.get("/api/v1/rules")).json() == {
-            "problem": "",
-            "rules": [
-                {"name": "r", "title": second["events"][0]["rule"], "severity": "orange", "watched": 1, "running": 1}
-            ],
-        }
+        listed = (await client.get("/api/v1/rules")).json()
+        (rule,) = listed["rules"]
+        assert listed["problem"] == ""
+        assert (rule["name"], rule["title"], rule["severity"]) == ("r", second["events"][0]["rule"], "orange")
+        assert (rule["enabled"], rule["watched"], rule["running"]) == (True, 1, 1)
     path.write_text(f'{LEVEL}above = 2\n[[maintenance]]\nkind = "air"\nuntil = 2099-01-01T00:00:00Z', "utf-8")
     async with running(settings) as app, client_of(app) as client:
         states = {a["id"]: a["state"] for a in (await client.get("/api/v1/alerts")).json()["alerts"]}
@@ -285,3 +288,152 @@ async def test_events_of_rules_are_alerts_that_go_on_after_a_restart_and_mainten
 
 def test_the_example_is_in_order() -> None:
     assert set(Rules(Path("configs/rules.toml")).rules) >= {"aqi-unhealthy", "fog"}
+
+
+PAGE_RULE = {
+    "name": "high",
+    "title": {"zh": "高", "en": "High", "ko": "높음"},
+    "severity": "yellow",
+    "kind": "water",
+    "quantity": "level",
+    "above": 3,
+    "hold": "5m",
+}
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[FastAPI]:
+    """A city view whose site has a file of rules with a comment."""
+    path = tmp_path / "rules.toml"
+    path.write_text(f"# mind the dam\n{LEVEL}above = 2 # m\n", "utf-8")
+    async with running(city_config(tmp_path, alerts={"rules": path})) as app:
+        yield app
+
+
+async def _tag(client: httpx.AsyncClient) -> dict[str, str]:
+    return {"If-Match": (await client.get("/api/v1/rules")).json()["tag"]}
+
+
+async def _listed(client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+    return {rule["name"]: rule for rule in (await client.get("/api/v1/rules")).json()["rules"]}
+
+
+async def test_an_administrator_adds_changes_disables_and_removes_a_rule(desk: FastAPI, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000_000
+    async with administrator(desk, tmp_path) as admin:
+        water = "water,gateway=g,site=brook,sensor=water-01 level=2.5,level_qc=1i {}"
+        await write(admin, water.format(now - MINUTE))
+        added = await admin.post("/api/v1/rules", json=PAGE_RULE, headers=await _tag(admin))
+        assert added.status_code == 201, added.text
+        rule = added.json()
+        assert (rule["watched"], rule["running"], rule["of_page"], rule["in_file"]) == (1, 0, True, False)
+        assert rule["settings"] == {**PAGE_RULE, "above": 3.0}
+        text = (tmp_path / "page-rules.toml").read_text("utf-8")
+        assert 'hold = "5m"' in text
+        lower = {**PAGE_RULE, "above": 2, "hold": "0s"}
+        changed = await admin.put("/api/v1/rules/high", json=lower, headers=await _tag(admin))
+        assert changed.json()["running"] == 1  # at once
+        off = await admin.put("/api/v1/rules/high", json={**lower, "enabled": False}, headers=await _tag(admin))
+        assert (off.json()["enabled"], off.json()["running"], off.json()["watched"]) == (False, 0, 0)
+        assert (await admin.delete("/api/v1/rules/high", headers=await _tag(admin))).status_code == 204
+        assert list(await _listed(admin)) == ["r"]
+        lines = (await admin.get("/api/v1/audit", params={"what": "rule high"})).json()["audit"]
+        assert [line["action"] for line in lines] == ["removed", "changed", "changed", "added"]
+        assert lines[2]["detail"]["was"]["above"] == 3
+        assert lines[2]["detail"]["now"]["above"] == 2
+
+
+async def test_a_rule_of_the_sites_file_is_changed_without_touching_that_file(desk: FastAPI, tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    before = file.read_bytes()
+    async with administrator(desk, tmp_path) as admin:
+        settings = (await _listed(admin))["r"]["settings"]
+        body = {**settings, "enabled": False}
+        assert (await admin.put("/api/v1/rules/r", json=body, headers=await _tag(admin))).status_code == 200
+        rule = (await _listed(admin))["r"]
+        assert (rule["enabled"], rule["of_page"], rule["in_file"]) == (False, True, True)
+        assert (await admin.delete("/api/v1/rules/r", headers=await _tag(admin))).status_code == 204
+        assert (await _listed(admin))["r"]["enabled"] is True
+        refused = await admin.delete("/api/v1/rules/r", headers=await _tag(admin))
+        assert refused.status_code == 409
+        assert "disable it" in refused.json()["detail"]
+    assert file.read_bytes() == before
+    async with running(city_config(tmp_path, alerts={"rules": file})) as app:
+        assert list(app.state.context.desk._rules.rules) == ["r"]
+
+
+async def test_of_two_who_change_the_rules_the_later_is_told(desk: FastAPI, tmp_path: Path) -> None:
+    async with administrator(desk, tmp_path) as admin:
+        tag = await _tag(admin)
+        assert (await admin.post("/api/v1/rules", json=PAGE_RULE, headers=tag)).status_code == 201
+        late = await admin.put("/api/v1/rules/high", json={**PAGE_RULE, "above": 9}, headers=tag)
+        assert late.status_code == 412
+        assert (await _listed(admin))["high"]["settings"]["above"] == 3
+        assert (await admin.post("/api/v1/rules", json=PAGE_RULE)).status_code == 422  # without If-Match
+        page = tmp_path / "page-rules.toml"
+        tag = await _tag(admin)
+        page.write_text(page.read_text("utf-8").replace("above = 3", "above = 4"), "utf-8")  # by hand meanwhile
+        assert (await admin.put("/api/v1/rules/high", json=PAGE_RULE, headers=tag)).status_code == 412
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"above": None}, "exactly one of 'above'"),
+        ({"clear": 4}, "'clear' lies below"),
+        ({"quantity": "levle"}, "did you mean 'level'?"),
+        ({"hold": 5}, "hold: expected a duration with a unit"),
+        ({"severity": "pink"}, "severity: "),
+        ({"name": "a b"}, "name: "),
+        ({"abov": 4}, "abov: "),
+        ({"title": {"en": "x"}}, "title.zh: "),
+    ],
+)
+async def test_a_broken_rule_is_refused_and_names_the_field(
+    desk: FastAPI, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    async with administrator(desk, tmp_path) as admin:
+        for path in ("/api/v1/rules", "/api/v1/rules/try"):
+            refused = await admin.post(path, json=PAGE_RULE | change, headers=await _tag(admin))
+            assert refused.status_code == 422
+            assert says in refused.json()["detail"]
+        assert list(await _listed(admin)) == ["r"]
+
+
+async def test_a_file_that_cannot_be_written_is_told_and_nothing_is_on_the_trail(tmp_path: Path) -> None:
+    settings = city_config(tmp_path, alerts={"page_rules": tmp_path / "no-folder" / "page.toml"})
+    async with running(settings) as app, administrator(app, tmp_path) as admin:
+        refused = await admin.post("/api/v1/rules", json=PAGE_RULE, headers=await _tag(admin))
+        assert refused.status_code == 409
+        assert "page_rules" in refused.json()["detail"]
+        assert (await admin.get("/api/v1/audit", params={"what": "rule"})).json()["audit"] == []
+
+
+async def test_a_rule_is_tried_on_the_last_days(desk: FastAPI, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000_000
+    start = now - now % MINUTE - 6 * 86_400_000
+    # on each of five days one of two sensors is over the limit for an hour
+    water = "water,gateway=g,site=brook,sensor=water-0{} level={},level_qc=1i {}"
+    lines = [
+        water.format(sensor, value, start + (day * 1440 + minute) * MINUTE)
+        for sensor, high in ((1, 3.5), (2, 2.0))
+        for day in range(5)
+        for minute in range(180)
+        for value in [high if 60 <= minute < 120 else 1.0]
+    ]
+    async with administrator(desk, tmp_path) as admin:
+        await write(admin, *lines)
+        tried = (await admin.post("/api/v1/rules/try", json=PAGE_RULE)).json()
+        assert (tried["times"], tried["watched"], tried["days"]) == (5, 2, 7)
+        assert {event["sensor"] for event in tried["events"]} == {"water:brook:water-01"}
+        assert all(event["until"] is not None for event in tried["events"])
+        assert tried["step"] <= 300
+        long = (await admin.post("/api/v1/rules/try", json={**PAGE_RULE, "hold": "90m"})).json()
+        assert long["times"] == 0
+        silent = {key: PAGE_RULE[key] for key in ("name", "title", "severity", "kind")} | {"absent": "2h"}
+        assert (await admin.post("/api/v1/rules/try", json=silent)).json()["times"] == 10  # each night, of each sensor
+        index = {key: PAGE_RULE[key] for key in ("name", "title", "severity")} | {"index": "aqi", "above": 100}
+        refused = await admin.post("/api/v1/rules/try", json=index)
+        assert refused.status_code == 422
+        assert "index: " in refused.json()["detail"]
+        assert list(await _listed(admin)) == ["r"]

@@ -10,9 +10,10 @@ import itertools
 import logging
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from gateway.city import view as city
 from gateway.city.alerts import cap, grouping, origin
@@ -31,15 +32,16 @@ from gateway.city.alerts.models import (
     RuleOut,
     RulesOut,
 )
-from gateway.city.alerts.rules import Rules
+from gateway.city.alerts.rules import Listed, Rules
 from gateway.city.alerts.wording import What
 from gateway.city.models import iso
 from gateway.city.registry import WatchedGeoJson
 from gateway.city.store.base import Event, StoreError
 from gateway.city.view import Snapshot, View
-from gateway.config import AlertsSection, ChannelConfig
+from gateway.config import AlertsSection, ChannelConfig, written
 from sensors.kinds import SEVERITIES, Title
 
+_Done = TypeVar("_Done")
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0
 _PRUNE_EVERY_S = 3600.0
@@ -85,7 +87,7 @@ class Desk:
         self._letters: list[Letter] = []
         self._origins = origin.Origins(view.store, config)
         self.faults = Faults(view.store)
-        self._rules = Rules(config.rules, view.maintenance)
+        self._rules = Rules(config.rules, view.maintenance, config.page_rules or path.with_name("page-rules.toml"))
         self._evaluation = Evaluation(self._rules, view)
         self._source_file = WatchedGeoJson(sources)
         self._sources: list[origin.DeclaredSource] = []
@@ -232,20 +234,38 @@ class Desk:
         )
 
     def rules(self) -> RulesOut:
-        """The rules that are in force."""
+        """All rules, in force or not."""
         return RulesOut(
             problem=self._rules.problem,
-            rules=[
-                RuleOut(
-                    name=name,
-                    title=rule.config.title,
-                    severity=rule.config.severity,
-                    watched=self._evaluation.watched.get(name, 0),
-                    running=self._evaluation.running(name),
-                )
-                for name, rule in self._rules.rules.items()
-            ],
+            tag=self._rules.tag,
+            rules=[self._rule(one) for one in self._rules.listed()],
         )
+
+    def _rule(self, one: Listed) -> RuleOut:
+        name = one.config.name
+        return RuleOut(
+            name=name,
+            title=one.config.title,
+            severity=one.config.severity,
+            enabled=one.config.enabled,
+            of_page=one.of_page,
+            in_file=one.in_file,
+            settings=written(one.config),
+            watched=self._evaluation.watched.get(name, 0),
+            running=self._evaluation.running(name),
+        )
+
+    async def edit(self, change: Callable[[Rules], _Done]) -> _Done:
+        """Has the rules changed, between two looks; the next look goes by them.
+
+        Raises:
+            EditError: If it cannot be done.
+            OSError: If the file cannot be written.
+        """
+        async with self._lock:
+            done = await asyncio.to_thread(change, self._rules)
+            self._seen = None
+        return done
 
     def describe(self, alert: Kept) -> AlertOut:
         """An alert for the API."""

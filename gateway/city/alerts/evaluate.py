@@ -45,9 +45,11 @@ class Evaluation:
     Args:
         rules: Those in force.
         view: What sensors and quantities are.
+        step: Seconds between two looks, where readings come no more often than these.
     """
 
-    def __init__(self, rules: Rules, view: View) -> None:
+    def __init__(self, rules: Rules, view: View, step: float = 0.0) -> None:
+        self._every = step
         self._rules = rules
         self._view = view
         self._courses: dict[tuple[str, str], _Course] = {}
@@ -133,7 +135,7 @@ class Evaluation:
         return found
 
     def _sample(self, rule: RuleConfig, latest: LatestSensor, now: int) -> Sample[SensorKey] | None:
-        gap = GAP_INTERVALS * 1000 * self._view.interval(latest.key)
+        gap = GAP_INTERVALS * 1000 * max(self._every, self._view.interval(latest.key))
         if rule.absent is not None:
             newest = max(reading.time for reading in latest.readings.values())
             met = now - newest > rule.absent * 1000

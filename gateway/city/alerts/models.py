@@ -154,15 +154,38 @@ class RuleOut(BaseModel):
     name: str
     title: Title
     severity: Severity
+    enabled: bool = Field(description="whether it is in force")
+    of_page: bool = Field(description="it is the page's, which can change it")
+    in_file: bool = Field(description="the site's file has one of this name; where both do, the page's counts")
+    settings: dict[str, object] = Field(description="its keys, as in the file")
     watched: int = Field(description="sensors or places that it looks at; 0 where it fits none")
     running: int = Field(description="events of it that have not ended")
 
 
 class RulesOut(BaseModel):
-    """The rules that are in force."""
+    """All rules."""
 
-    problem: str = Field(description="why the file is not in force as it is now; empty if it is")
+    problem: str = Field(description="why a file is not in force as it is now; empty if both are")
+    tag: str = Field(description="for the header If-Match of a change")
     rules: list[RuleOut]
+
+
+class TriedEvent(BaseModel):
+    """An event that a rule would have raised."""
+
+    sensor: str
+    since: str
+    until: str | None
+
+
+class Tried(BaseModel):
+    """What a rule would have raised in the last days, by the means of steps."""
+
+    days: int
+    step: int = Field(description="seconds; peaks that are shorter are lost")
+    watched: int = Field(description="sensors that it looks at")
+    times: int = Field(description="how often it would have begun")
+    events: list[TriedEvent] = Field(description="the newest 50")
 
 
 class ChannelOut(BaseModel):

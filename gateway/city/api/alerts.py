@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut, ChannelsOut, RulesOut
+from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut, ChannelsOut
 from gateway.city.api.context import Asking, Reader
 from gateway.city.problems import ProblemError
 
@@ -63,13 +63,6 @@ async def cap_xml(here: Reader, event_id: str) -> _Cap:
 async def channels(here: Reader) -> ChannelsOut:
     """Where alerts are told beside the page, and what waits to be taken."""
     return await here.desk.channels()
-
-
-@router.get("/rules")
-async def rules(here: Reader) -> RulesOut:
-    """The city view's own rules: how many sensors each looks at, and how many of its events run."""
-    await here.desk.look()
-    return here.desk.rules()
 
 
 def _unknown(alert_id: str) -> ProblemError:

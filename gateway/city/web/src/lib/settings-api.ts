@@ -1,5 +1,5 @@
 /** What the settings ask of the API. */
-import { call, change } from './api'
+import { call, change, type Severity, type Title } from './api'
 
 export interface Session {
   id: string
@@ -45,6 +45,49 @@ export interface AuditLine {
   detail: Record<string, unknown>
 }
 
+/** The keys of a rule, as in the file. */
+export type Settings = Record<string, unknown>
+
+export interface Rule {
+  name: string
+  title: Title
+  severity: Severity
+  enabled: boolean
+  of_page: boolean
+  in_file: boolean
+  settings: Settings
+  watched: number
+  running: number
+}
+
+export interface Tried {
+  days: number
+  step: number
+  watched: number
+  times: number
+  events: { sensor: string; since: string; until: string | null }[]
+}
+
+/** Maintenance that somebody declared. */
+export interface Window {
+  id: number
+  site: string
+  sensor: string
+  kind: string
+  since: string
+  until: string
+  note: string
+  who: string
+}
+
+export const getRules = () => call<{ problem: string; tag: string; rules: Rule[] }>('/api/v1/rules')
+/** Adds a rule, or changes the one of a name, unless somebody else has changed the rules since they had this tag. */
+export const saveRule = (settings: Settings, tag: string, name: string | null) =>
+  change<Rule>(name === null ? '/api/v1/rules' : `/api/v1/rules/${encodeURIComponent(name)}`, settings, name === null ? 'POST' : 'PUT', { 'If-Match': `"${tag}"` })
+export const removeRule = (name: string, tag: string) => change(`/api/v1/rules/${encodeURIComponent(name)}`, undefined, 'DELETE', { 'If-Match': `"${tag}"` })
+export const tryRule = (settings: Settings) => change<Tried>('/api/v1/rules/try', settings)
+export const getWindows = () => call<{ windows: Window[] }>('/api/v1/maintenance')
+export const declareWindow = (window: Record<string, string>) => change<Window>('/api/v1/maintenance', window)
 export const changePassword = (old: string, fresh: string) => change('/api/v1/session/password', { old, new: fresh }, 'PUT')
 export const getSessions = () => call<{ sessions: Session[] }>('/api/v1/sessions')
 export const endSession = (id: string) => change(`/api/v1/sessions/${id}`, undefined, 'DELETE')
