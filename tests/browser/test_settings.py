@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from tests.browser.conftest import served
+from tests.browser.test_every_page import findings
 from tests.browser.visit import SIZES, SMALL_TEXT
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -362,3 +363,5 @@ def test_each_part_is_in_each_language_at_each_size(
         if part == "audit":
             expect(page.get_by_test_id("audit")).to_be_visible()
         _photograph(page, f"settings-{part}-{size}-{locale}", size)
+        if size != "wall":  # of the same layout as the desk
+            assert findings(page) == [], part

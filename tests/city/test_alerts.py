@@ -249,6 +249,8 @@ async def test_once_people_sign_in_their_names_are_noted_and_viewers_only_look(
         assert (await viewer.post(path, json={"by": "somebody"})).status_code == 403
         taken = (await admin.post(path, json={"by": "somebody else"})).json()
         assert taken["acknowledged"]["by"] == (await admin.get("/api/v1/session")).json()["name"]
+        line = (await admin.get("/api/v1/audit")).json()["audit"][0]
+        assert (line["who"], line["action"], line["about"]) == ("admin", "acknowledged", f"alert {alert['id']}")
 
 
 async def test_alerts_need_the_right_to_read(app: FastAPI) -> None:

@@ -1,5 +1,6 @@
 """Alerts: events put together by cause, where they may come from, and who took notice."""
 
+import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -46,6 +47,9 @@ async def acknowledge(here: Reader, caller: Asking, alert_id: str, body: Acknowl
     done = await here.desk.acknowledge(alert_id, by, body.note.strip())
     if done is None:
         raise _unknown(alert_id)
+    if caller.person is not None:
+        about = f"alert {done.id}"[:200]
+        await asyncio.to_thread(here.people.note, caller, "acknowledged", about, note=body.note.strip())
     return done
 
 

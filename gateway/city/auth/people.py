@@ -415,6 +415,11 @@ class People:
             transaction.delete(token)
             record(transaction, caller.name, caller.address, "revoked", f"token {token_id}", label=label, of=whose)
 
+    def note(self, caller: Caller, action: str, about: str, **detail: Any) -> None:  # noqa: ANN401 - JSON
+        """Puts on the audit trail what was done outside this database."""
+        with self._database.write() as transaction:
+            record(transaction, caller.name, caller.address, action, about, **detail)
+
     @contextlib.contextmanager
     def noting(self, caller: Caller, action: str, about: str, detail: dict[str, Any]) -> Iterator[None]:
         """Puts a change that is not of this database on the audit trail: none is begun that the trail cannot take."""

@@ -143,6 +143,14 @@ export const ROLES: Record<string, Words> = {
   administrator: ['管理员', 'Administrator', '관리자'],
 }
 
+const MAY: Record<string, Words> = {
+  viewer: ['查看全部内容', 'sees everything', '모두 열람'],
+  operator: ['还可确认告警、上报和核查案件、登记维护', 'also acknowledges alerts, opens and verifies cases, declares maintenance', '경보 확인, 사건 접수·검증, 점검 등록'],
+  dispatcher: ['还可派遣案件、审批部门申请', 'also dispatches cases and approves what departments ask', '사건 배정, 부서 요청 승인'],
+  department: ['仅处理本部门的案件', 'handles the cases of their departments alone', '소속 부서의 사건만 처리'],
+  administrator: ['还可管理人员、规则和审计记录', 'also people, rules and the audit trail', '사용자·규칙·감사 기록 관리'],
+}
+
 /** What stands on the audit trail as done. */
 const DONE: Record<string, Words> = {
   'signed in': ['登录', 'signed in', '로그인'],
@@ -157,6 +165,7 @@ const DONE: Record<string, Words> = {
   revoked: ['撤销', 'revoked', '폐기'],
   ended: ['结束', 'ended', '종료'],
   removed: ['删除', 'removed', '삭제'],
+  acknowledged: ['确认', 'acknowledged', '확인'],
   declared: ['登记', 'declared', '등록'],
 }
 
@@ -165,11 +174,13 @@ const ABOUT: Record<string, Words> = {
   person: ['人员', 'person', '사용자'],
   session: ['登录', 'session', '로그인'],
   token: ['令牌', 'token', '토큰'],
+  alert: ['告警', 'alert', '경보'],
   rule: ['规则', 'rule', '규칙'],
   maintenance: ['维护', 'maintenance', '점검'],
 }
 
 export const say = (word: keyof typeof SETTINGS, values?: Record<string, string | number>): string => words.pick(SETTINGS[word], values)
+export const may = (name: string): string => (MAY[name] ? words.pick(MAY[name]) : '')
 export const role = (name: string): string => (ROLES[name] ? words.pick(ROLES[name]) : name)
 export const done = (action: string): string => (DONE[action] ? words.pick(DONE[action]) : action)
 export function about(text: string): string {
