@@ -27,7 +27,6 @@ PAGES = {
     "gateways": ("/#/gateways", "[data-gateway]"),
     "sensor": (f"/#/sensors/{':'.join(CHARTED)}", "[data-testid=page-quarantined]"),
     "report": ("/#/report", "form"),
-    "settings": ("/#/settings", "[data-testid=choose-zh]"),
 }
 """Each page: its address, and what is there once it has loaded."""
 TEXTS = """() => [...document.querySelectorAll('body *')].flatMap(element => {
