@@ -63,7 +63,7 @@ def file_name(key: SensorKey, start: int, end: int) -> str:
 
 
 def _part(key: SensorKey, quantity: str, unit: str, good: Sequence[Reading], failed: Sequence[Quarantined]) -> str:
-    """Lines by time; what they have in common is quoted once, and the zone is looked up once a minute."""
+    """Lines by time; what they have in common is quoted once, and the zone is looked up seldom."""
     name, of = lines([(text(key.id), text(quantity))])[:-2], lines([(text(unit),)])[:-2]
     clock = _Clock()
     found = [
@@ -79,18 +79,18 @@ def _part(key: SensorKey, quantity: str, unit: str, good: Sequence[Reading], fai
 
 
 class _Clock:
-    """As ``iso``, which it asks once a minute."""
+    """As ``iso``, which it asks once a quarter of an hour: no zone's offset has been finer since 1972."""
 
     def __init__(self) -> None:
-        self._minutes: dict[int, tuple[str, str]] = {}
+        self._quarters: dict[int, tuple[str, int, str]] = {}
 
     def __call__(self, time: int) -> str:
-        minute, within = divmod(time, 60_000)
-        if minute not in self._minutes:
-            known = iso(minute * 60_000)
-            self._minutes[minute] = known[:17], known[23:]
-        before, zone = self._minutes[minute]
-        return f"{before}{within // 1000:02d}.{within % 1000:03d}{zone}"
+        quarter, within = divmod(time, 900_000)
+        if quarter not in self._quarters:
+            known = iso(quarter * 900_000)
+            self._quarters[quarter] = known[:14], int(known[14:16]), known[23:]
+        hour, minute, zone = self._quarters[quarter]
+        return f"{hour}{minute + within // 60_000:02d}:{within // 1000 % 60:02d}.{within % 1000:03d}{zone}"
 
 
 def head(columns: Iterable[str]) -> str:

@@ -2,13 +2,19 @@
 
 import csv
 import io
+import random
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from gateway.city import export
+from gateway.city.models import iso
+from gateway.city.store.base import SensorKey
+from gateway.city.store.embedded import EmbeddedStore
+from sensors import lineprotocol
 from tests.city.conftest import write
 
 AIR = "air,gateway=gw-1,site=longgang,sensor=air-01"
@@ -191,3 +197,23 @@ async def test_the_last_day_is_told_by_the_hour_and_beside_what_is_usual(client:
     )
     for wrong in ({"quantity": "pm25"}, {"kind": "ghosts"}, {"kind": "weather", "quantity": "wind_direction"}):
         assert (await client.get("/api/v1/courses", params=params | wrong)).status_code == 404
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns"])
+async def test_times_in_a_file_are_those_of_the_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    chance = random.Random(1)  # noqa: S311 - no secret
+    times = sorted(chance.sample(range(63_072_000_000, 1_800_000_000_000), 500))
+    store = EmbeddedStore(tmp_path / "city.db", 100 * 366 * 86_400.0)
+    await store.open()
+    points, _ = lineprotocol.parse("\n".join(f"{AIR} pm25=1 {at}" for at in times).encode(), "ms")
+    await store.write(points)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        parts = [part async for part in export.csv_of(store, SensorKey(*ID.split(":")), {"pm25": ""}, 0, 2 * 10**12)]
+        expected = [iso(at) for at in times]
+    time.tzset()
+    await store.close()
+    assert [line.partition(",")[0] for line in "".join(parts).splitlines()[1:]] == expected

@@ -103,6 +103,19 @@ async def test_entities_are_made_again_only_when_more_than_readings_has_changed(
         assert view.catalogue(await view.snapshot()) is not made
 
 
+async def test_entities_stay_when_another_gateway_hears_a_sensor(tmp_path: Path) -> None:
+    now = time.time_ns() // 10**6
+    async with running(city_config(tmp_path)) as app, client_of(app) as client:
+        view = app.state.context.view
+        await write(client, f"{AIR} pm25=1 {now}")
+        made = view.catalogue(await view.snapshot())
+        await client.get("/sta/v1.1/Things")
+        await write(client, f"{AIR.replace('gw-1', 'gw-2')} pm25=2 {now + 1000}")
+        (thing,) = (await client.get("/sta/v1.1/Things")).json()["value"]
+        assert (thing["properties"]["gateway"], thing["properties"]["state"]) == ("gw-2", "fresh")
+        assert view.catalogue(await view.snapshot()) is made
+
+
 @pytest.mark.parametrize("path", ["/api/v1/overview", "/api/v1/sensors", "/api/v1/sensors.geojson", "/api/v1/kinds"])
 async def test_an_answer_is_made_once_for_all_and_anew_when_something_changed(tmp_path: Path, path: str) -> None:
     now = time.time_ns() // 10**6

@@ -143,7 +143,7 @@ class Catalogue:
         self._quantity = quantity
         self._streams: list[list[Datastream]] = []
         self._shape: list[tuple[object, ...]] = []
-        self._states: dict[str, str] = {}
+        self._states: dict[str, tuple[str, str]] = {}
         self.sets: dict[str, dict[str, Entity]] = {name: {} for name in SETS if name != OBSERVATIONS}
         for sensor in sensors:
             self._add(sensor)
@@ -152,7 +152,7 @@ class Catalogue:
         )
 
     def carry_on(self, sensors: Sequence[SensorOut]) -> bool:
-        """Takes the times of new readings and the states over, if they are all that has changed.
+        """Takes the times of new readings, states and gateways over, if they are all that has changed.
 
         Returns:
             Whether that is so; otherwise nothing was taken, and the entities have to be made anew.
@@ -162,8 +162,8 @@ class Catalogue:
         ):
             return False
         for sensor, streams in zip(sensors, self._streams, strict=True):
-            if self._states[sensor.id] != sensor.state:
-                self._states[sensor.id] = sensor.state
+            if self._states[sensor.id] != (sensor.state, sensor.gateway):
+                self._states[sensor.id] = sensor.state, sensor.gateway
                 vars(self.sets["Things"][sensor.id]).pop("properties", None)
             for reading, stream in zip(sensor.readings, streams, strict=True):
                 stream.newest = None if reading.value is None else reading.time
@@ -198,14 +198,14 @@ class Catalogue:
         site = sensor.site_title.en if sensor.site_title else sensor.site
         titles = {} if sensor.title is None else {"title": sensor.title.model_dump()}
         about = {"kind": sensor.kind, "site": sensor.site, "sensor": sensor.sensor, **titles}
-        self._states[sensor.id] = sensor.state
+        self._states[sensor.id] = sensor.state, sensor.gateway
         thing = self._new(
             "Things",
             sensor.id,
             lambda: {
                 "name": name,
                 "description": f"{what} sensor at {site}",
-                "properties": {**about, "gateway": sensor.gateway, "state": self._states[sensor.id]},
+                "properties": {**about, **dict(zip(("state", "gateway"), self._states[sensor.id], strict=True))},
             },
         )
         instrument = self._new(
@@ -283,7 +283,7 @@ class Catalogue:
 
 
 def _shape(sensor: SensorOut) -> tuple[object, ...]:
-    """All of a sensor that its entities show, but for its state and when its readings were."""
+    """All of a sensor that its entities show, but for its state, who heard it, and when its readings were."""
     names = [reading.quantity for reading in sensor.readings]
     place = sensor.title, sensor.site_title, sensor.lat, sensor.lon
-    return sensor.id, sensor.gateway, sensor.interval_s, place, names
+    return sensor.id, sensor.interval_s, place, names
