@@ -716,7 +716,7 @@ class AlertsSection(_Section):
     )
     page_rules: Path | None = Field(
         None,
-        description="file of the page's rules; `page-rules.toml` beside `store.path` by default",
+        description="file of the page's rules; `page-rules.toml` beside the file of alerts by default",
     )
     retention: Duration = Field(365 * 86400.0, description="how long ended alerts are kept")
     quiet: Duration = Field(600.0, ge=0, description="an event so soon after an alert's end opens that one again")
