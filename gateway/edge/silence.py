@@ -112,6 +112,9 @@ class Silences:
         self._make_room()
         now = self.clock()
         self._last[readings.channel] = now
+        if len(readings.sensors) == 1:
+            self._hear_one(readings.sensors[0].number, now)
+            return
         sensor = self._channels.owner[readings.channel[readings.starts]]  # one that comes twice gets the same twice
         heard = self._heard[sensor]
         self._heard[sensor] = now
@@ -120,6 +123,15 @@ class Silences:
         sensor, interval = sensor[again], np.minimum(now - heard[again], _LONGEST).astype(np.float64)
         self._seen[sensor] = seen = np.minimum(self._seen[sensor] + interval, _MEMORY)
         self._usual[sensor] += interval / seen * (interval - self._usual[sensor])
+
+    def _hear_one(self, sensor: int, now: int) -> None:
+        """The same for one sensor, for which array operations would cost more."""
+        heard = int(self._heard[sensor])
+        self._heard[sensor], self._gone[sensor] = now, 0
+        if heard != _NEVER and heard < now:
+            interval, usual = float(min(now - heard, _LONGEST)), float(self._usual[sensor])
+            self._seen[sensor] = seen = min(float(self._seen[sensor]) + interval, _MEMORY)
+            self._usual[sensor] = usual + interval / seen * (interval - usual)
 
     def noticed(self, now: int, connected_since: int | None, excused: Flags | None = None) -> list[Silence]:
         """The silences that began or ended since it was last asked, 500 at most.

@@ -1,11 +1,13 @@
-"""What the whole filter costs a value, from quality control to events, and what it remembers of a channel.
+"""What all that judges a value costs, and what it remembers of a channel.
 
-The readings are those of air stations, each of five quantities that wander, a message a minute. CPU time of this
-machine, now; the least of three rounds, for other work can only add to it.
+That is all that the agent does between decoding and encoding: quality control with the adaptive detector, verdicts,
+events, and who is heard. The readings are those of air stations, each of five quantities that wander, a message a
+minute. CPU time of this machine, now; the least of three rounds, for other work can only add to it.
 """
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from gateway.config import SourceConfig
 from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
 from gateway.edge.filter import Filter
+from gateway.edge.inspect import Inspector
 from gateway.edge.readings import Channels, Readings
+from gateway.edge.silence import Silences
 from sensors import kinds
 from tests.bench.conftest import Report
 
@@ -24,13 +28,15 @@ KNOWN = 120  # readings of each channel before the clock runs: what is learning 
 
 
 class Site:
-    """A decoder and a filter, and what sensors send them."""
+    """What judges readings, and what sensors send."""
 
     def __init__(self, sensors: int, size: int, quantities: int = len(LEVELS)) -> None:
         self.sensors, self.size, self.names = sensors, size, list(LEVELS)[:quantities]
         self.channels = Channels()
         self.decoder = Decoder((SourceConfig(),), kinds.builtin(), "gw", self.channels)
+        self.inspector = Inspector(self.channels)
         self.filter = Filter(self.channels)
+        self._silences = Silences(self.channels)
         self._random = np.random.default_rng(1)
         self._level = np.tile(list(LEVELS.values()), (sensors, 1))[:, :quantities]
         self._off = np.zeros_like(self._level)
@@ -55,16 +61,21 @@ class Site:
                 made.append(readings)
         return made
 
-    def cost(self, minutes: int) -> float:
-        """CPU microseconds a value, once every channel is known."""
+    def judge(self, readings: Readings) -> None:
+        """All that is done with decoded readings before they are encoded."""
+        self.filter.judge(readings)
+        self._silences.hear(readings)
+
+    def cost(self, way: Callable[[Readings], None], minutes: int) -> float:
+        """CPU microseconds a value by some way, once every channel is known."""
         for readings in self.minutes(KNOWN):
-            self.filter.judge(readings)
+            way(readings)
         spent = []
         for _ in range(3):
             work = self.minutes(minutes)
             began = time.process_time()
             for readings in work:
-                self.filter.judge(readings)
+                way(readings)
             spent.append(time.process_time() - began)
         return min(spent) / (minutes * self.sensors * len(self.names)) * 1e6
 
@@ -86,11 +97,16 @@ def test_bench_verdict(report: Report) -> None:
         (200, 1, 1, 20),
     ):
         site = Site(sensors, size, quantities)
-        micros = site.cost(report.scaled(minutes))
-        known = site.bytes_a_channel()
+        many = report.scaled(minutes)
         rows.append(
-            {"channels": f"{sensors * quantities:,}", "values at a time": size * quantities, "µs a value": micros}
+            {
+                "channels": f"{sensors * quantities:,}",
+                "values at a time": size * quantities,
+                "tests and detector, µs a value": site.cost(site.inspector.inspect, many),
+                "all, µs a value": site.cost(site.judge, many),
+            }
         )
+        known = site.bytes_a_channel()
         assert sum(known.values()) < 4096, known
-    report.table("filter", "The whole filter: CPU a value", rows)
-    report.table("state", "The filter's state: bytes a channel", [{**known, "all": sum(known.values())}])
+    every = ", ".join(f"{name} {its:,}" for name, its in known.items())
+    report.table("filter", "The filter: CPU a value", rows, f"state a channel: {sum(known.values()):,} bytes ({every})")
