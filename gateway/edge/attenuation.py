@@ -62,32 +62,31 @@ class Attenuation:
         self._plain = [*zip(*(column.tolist() for column in columns), strict=True)]
 
     def judge(
-        self, runs: Runs, rule: Ints, time: Ints, value: Floats, kept: Flags
-    ) -> tuple[Ints, Flags, Flags, Callable[[], Callable[[], None]]]:
-        """Judges the values of channels that have the test.
+        self, runs: Runs, places: Ints, rule: Ints, time: Ints, value: Floats
+    ) -> tuple[Flags, Flags, Callable[[], Callable[[], None]]]:
+        """Judges values of channels that have the test.
 
         Args:
             runs: The runs.
-            rule: int64[n].
-            time: int64[n], ms UTC, rising among those that are kept.
+            places: int64[m], of those values, that are sound and newer than the one before.
+            rule: int64[n], of all values.
+            time: int64[n], ms UTC, rising among those that are judged.
             value: float64[n].
-            kept: bool[n], sound and newer than the one before.
 
         Returns:
-            Places of the values judged, which of them are suspect and which fail, and what commits the new state,
-            which returns what takes it back.
+            Which of them are suspect and which fail, bool[m] each, and what commits the new state, which returns what
+            takes it back.
         """
-        places = np.flatnonzero(self._has[rule] & kept)
         if not len(places):
-            return places, np.empty(0, bool), np.empty(0, bool), _nothing
+            return np.empty(0, bool), np.empty(0, bool), _nothing
         rule, time, value, run = rule[places], time[places], value[places], runs.of(places)
         if len(places) <= _FEW:
-            return places, *self._judge_few(self._rows_of(runs.channel[run]), rule, time, value)
+            return self._judge_few(self._rows_of(runs.channel[run]), rule, time, value)
         length = self._length[rule]
         block = time // length
         rows = self._rows_of(runs.channel[run])
-        if runs.alone and np.array_equal(self._block[rows], block):
-            return places, *self._judge_within(rows, block % _SLOTS, rule, time, value)
+        if runs.alone and (self._block[rows] == block).all():
+            return self._judge_within(rows, block % _SLOTS, rule, time, value)
 
         # values of one channel in one block are a segment
         heads = segment = tails = state_row = np.arange(len(places))
@@ -133,7 +132,7 @@ class Attenuation:
             self._put(touched, state_low, state_high, state_block, state_since)
             return lambda: self._put(touched, *before)
 
-        return places, judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule]), commit
+        return judged & (spread < self._suspect[rule]), judged & (spread < self._fail[rule]), commit
 
     def _judge_within(
         self, rows: Ints, slot: Ints, rule: Ints, time: Ints, value: Floats

@@ -198,7 +198,8 @@ class Inspector:
 
         commits = []
         if self._attenuation.any:
-            places, weak, dead, commit = self._attenuation.judge(runs, limits.rule, time, value, kept)
+            places = limits.attenuated[kept[limits.attenuated]]
+            weak, dead, commit = self._attenuation.judge(runs, places, limits.rule, time, value)
             marks.add(places[weak | dead], Reason.ATTENUATED)
             failed[places[dead]] = True
             commits.append(commit)
@@ -379,6 +380,7 @@ class _Limits:
         lowest, highest: float64[n], what is within fails no test of a range.
         turns, tolerates: Whether one of the values is an angle, or moves only beyond a tolerance.
         adaptive: Places of the values that the adaptive detector judges.
+        attenuated: Places of the values whose range within a window is judged.
     """
 
     def __init__(self, rules: Rules, rule: Indices) -> None:
@@ -397,6 +399,7 @@ class _Limits:
         self.flat_suspect, self.flat_fail = rules.flat_suspect[rule], rules.flat_fail[rule]
         self.unjudged, self.sensitivity = rules.unjudged[rule], rules.sensitivity[rule]
         self.adaptive = (self.sensitivity > 0).nonzero()[0]
+        self.attenuated = np.array([its is not None for its in rules.attenuation])[rule].nonzero()[0]
 
 
 class _Marks:
