@@ -1,7 +1,7 @@
 """Verdict: whether what is unusual in a channel is a fault of its sensor, an event, or not to be told.
 
 Each fault has a test of its own (`gateway.edge.faults`). What they share is kept here: level, spread and steps of each
-channel over its last two weeks, its last 64 readings, and what the same quantity does at the gateway's other sensors,
+channel over its last two weeks, its last 44 readings, and what the same quantity does at the gateway's other sensors,
 its *neighbours*, as they were at most five minutes before.
 """
 
