@@ -38,7 +38,8 @@ _AGAINST_EVENT = 1.5  # what each spread beyond counts against a spike
 _PLAIN = 5.6  # e-folds by which a spike is plain, without witnesses and if it comes back
 _RETURN = 0.3  # of its size: a gust has more left after a reading
 _NOBODY = -1.0  # what stands for the moves of neighbours, and of other quantities, where there are none,
-_NEIGHBOUR, _OTHER = 16, 20  # in these columns
+_NEIGHBOUR, _MOVED, _OTHER = 16, 19, 20  # in these columns, and how far a neighbour moved
+_FELT, _ALIKE = 1.25, 0.4  # of these, from which a neighbour felt it, too: it is no fault, whatever its shape
 _PERHAPS = -0.5  # log-odds from which it is suspect
 _CLEAR = 8.0  # times the unrest around it, from which a spike is suspect
 _FAR = 62.0  # the same times its size in spreads
@@ -216,9 +217,11 @@ def _odds(said: Floats) -> Floats:
     """float64[m], log-odds that spikes are faults."""
     clear, far, rest, rate = np.exp(said[:, 0]), np.exp(said[:, 6]), said[:, 2], said[:, 4]
     alone = (said[:, _NEIGHBOUR] == _NOBODY) & (said[:, _OTHER] == _NOBODY)
-    said = np.clip((said - _USUAL) / _SPREAD, -3, 3)
-    said = np.concatenate((np.ones((len(said), 1)), said), 1)
-    odds = (said[:, _FIRST] * said[:, _SECOND]) @ _ODDS
+    by_usual = np.clip((said - _USUAL) / _SPREAD, -3, 3)
+    by_usual = np.concatenate((np.ones((len(said), 1)), by_usual), 1)
+    odds = (by_usual[:, _FIRST] * by_usual[:, _SECOND]) @ _ODDS
+    felt = (said[:, _NEIGHBOUR] > _FELT) & (said[:, _MOVED] > _ALIKE)
+    odds = np.where(felt, np.minimum(odds, _SURE), odds)
     # a channel without any witness is unlike those that the odds are from
     plain = -np.log(1 / clear + rest + 0.02 / far) - rate + 0.5 * np.minimum(np.log(far), 1)
     return np.where(alone & (plain > _PLAIN) & (rest < _RETURN), np.maximum(odds, 2 * _SURE), odds)

@@ -66,6 +66,12 @@ def test_noise_beside_quantities_and_neighbours_that_go_on_is_a_fault() -> None:
     assert len(_said(sensors)) == 1
 
 
+def test_unrest_that_is_small_by_what_the_channel_does_otherwise_is_no_fault() -> None:
+    values = np.round(15 + 10 * np.sin(np.arange(1000) * 2 * np.pi / 300), 2)
+    values[AT : AT + LONG] += _white(1, 1)
+    assert _said({"a": {"temperature": values}}) == []
+
+
 def test_a_few_large_steps_are_no_noise() -> None:
     values = weather(1)
     values[AT : AT + LONG : 6] += 15

@@ -55,6 +55,21 @@ def test_a_spike_beside_quantities_and_neighbours_that_go_on_is_a_fault() -> Non
     assert places(say([Spike()], sensors), What.SPIKE) == [(AT, AT)]
 
 
+def test_what_one_neighbour_feels_is_no_fault() -> None:
+    sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abcde")}
+    for name in "bd":
+        sensors[name]["temperature"][AT] += 20
+    assert places(say([Spike()], sensors), What.SPIKE) == []
+
+
+def test_a_spike_where_all_rise_steeply_is_a_fault() -> None:
+    sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abcde")}
+    for its in sensors.values():
+        its["temperature"][AT - 2 : AT + 3] += [2, 4, 6, 4, 2]
+    sensors["b"]["temperature"][AT] += 20
+    assert places(say([Spike()], sensors), What.SPIKE) == [(AT, AT)]
+
+
 def test_a_channel_that_has_spikes_by_itself_is_not_called_for_another() -> None:
     values = weather(1)
     values[120:AT:40] += 20
