@@ -9,11 +9,15 @@ import { words } from './words.svelte'
 /** What the event of a sensor that does not send any more names as its quantity; its value is seconds. */
 export const SILENCE = 'silence'
 
+const DESK = ['operator', 'dispatcher', 'administrator']
+
 type Phase = 'loading' | 'ready' | 'signin'
 
 class Town {
   phase = $state<Phase>('loading')
   signedIn = $state(localStorage.getItem('citygate.signed-in') === 'yes')
+  /** Whether the viewer's role takes notice of alerts. */
+  atDesk = $state(false)
   /** Server time in ms, advanced each second. */
   now = $state(Date.now())
   lostSince = $state<number | null>(null)
@@ -134,9 +138,10 @@ class Town {
     this.retryAt = null
     this.#source?.close()
     try {
-      const [kinds, scales, map, sensors, events, alerts, gateways] = await Promise.all([
-        api.getKinds(), api.getScales(), api.getMap(), api.getSensors(), api.getEvents(), api.getAlerts(), api.getGateways(),
+      const [kinds, scales, map, sensors, events, alerts, gateways, who] = await Promise.all([
+        api.getKinds(), api.getScales(), api.getMap(), api.getSensors(), api.getEvents(), api.getAlerts(), api.getGateways(), api.getWho(),
       ])
+      this.atDesk = DESK.includes(who.role)
       this.kinds = kinds.kinds
       this.scales = scales
       if (JSON.stringify(map) !== JSON.stringify(this.map)) this.map = map
