@@ -17,6 +17,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
 from pydantic import (
     BaseModel,
@@ -624,6 +625,18 @@ class MapSection(_Section):
     basemap: Path | None = Field(None, description="PMTiles file of a base map; none is needed")
     center: tuple[float, float] | None = Field(None, description="longitude, latitude; the sensors' middle by default")
     zoom: float = Field(11.5, description="first zoom level of the map")
+    timezone: str | None = Field(
+        None,
+        description="zone of the town, such as `Asia/Shanghai`: its days, nights and months; the machine's by default",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in available_timezones():
+            msg = f"no zone '{name}'; expected a name such as Asia/Shanghai"
+            raise ValueError(msg)
+        return name
 
 
 class GradesSection(_Section):

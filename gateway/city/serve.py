@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
+import time
 
 import uvicorn
 
@@ -53,6 +55,9 @@ def main(config: CityConfig) -> None:
     Raises:
         ConfigError: If a needed token is missing, the address cannot be listened on, or the store cannot be opened.
     """
+    if config.map.timezone is not None:  # by which datetime.astimezone tells local time, everywhere
+        os.environ["TZ"] = config.map.timezone
+        time.tzset()
     app = create_app(config)
     here = app.state.context
     options = uvicorn.Config(

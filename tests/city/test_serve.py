@@ -141,3 +141,25 @@ def test_a_stream_ends_with_its_session(config: Path, port: int) -> None:
     assert ask("GET", "/api/v1/sensors", Cookie=cookie).status == 401
     _write(port, 4.75)
     assert b"4.75" not in stream.read(), "the stream ends, and tells nothing more"
+
+
+def test_days_and_nights_are_those_of_the_town(config: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever its server is: times are told in its zone, by which noise has its day and night."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    config.write_text(f'{config.read_text()}[map]\ntimezone = "Asia/Shanghai"\n')
+    with subprocess.Popen([sys.executable, "-c", _RUN, str(config)], stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                    connection.request("GET", "/api/health")
+                    told = json.load(connection.getresponse())["time"]
+                    break
+                except OSError:
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+        finally:
+            process.kill()
+    assert told.endswith("+08:00")
