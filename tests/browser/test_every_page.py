@@ -1,6 +1,7 @@
 """What holds for every page alike: for a screen reader, a keyboard, three sizes, two themes and three languages."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.browser.conftest import served
-from tests.browser.town import CHARTED, City
+from tests.browser.town import CHARTED, City, reading, sensors
 from tests.browser.visit import SIZES, Visit, opened, photograph
 
 AXE = Path(__file__).parents[2] / "gateway" / "city" / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -51,8 +52,11 @@ FOCUSED = """() => {
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[City]:
-    """Starts a city that takes reports from the public."""
+    """Starts a city that takes reports from the public, and has an hour or two of yesterday."""
     with served(tmp_path_factory.mktemp("city"), free_port(), "[cases]\nwatch = true\npublic = true\n") as city:
+        day, now = 86_400_000, time.time_ns() // 1_000_000
+        roads = [place for place in sensors() if place[0] == "traffic"]
+        city.write([reading(*road, now - day + late, speed=40.0) for road in roads for late in (0, day // 24)])
         yield city
 
 
@@ -115,9 +119,12 @@ def test_a_page_speaks_the_chosen_language_alone(visit: Visit, city: City, name:
 @pytest.mark.parametrize("visit", ["dark"], indirect=True)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_walked_by_the_keyboard_alone(visit: Visit, city: City, name: str) -> None:
-    """Tab begins with the skip link, shows where it is, and is caught nowhere."""
+    """A link skips the header; Tab shows where it is, and is caught nowhere."""
     visit.page.set_viewport_size(ViewportSize(width=1366, height=768))
     go(visit.page, city, name)
+    if name != "report":
+        visit.page.locator(".skip").press("Enter")
+        assert visit.page.evaluate("document.activeElement.id") == "content"
     visit.page.evaluate("document.activeElement?.blur()")
     unseen, stops = [], 0
     while True:
@@ -130,3 +137,34 @@ def test_a_page_is_walked_by_the_keyboard_alone(visit: Visit, city: City, name: 
         if not at["marked"] or not at["seen"]:
             unseen.append(at["html"])
     assert not unseen, unseen
+
+
+def test_a_splice_wall_unfolds_the_charts_beside_the_map(visit: Visit, city: City) -> None:
+    """The map has the middle third; environment and traffic are as on their pages."""
+    visit.page.set_viewport_size(ViewportSize(width=3840, height=1080))
+    go(visit.page, city, "wall")
+    expect(visit.page.get_by_test_id("environment-page").get_by_test_id("lines").first).to_be_visible()
+    expect(visit.page.get_by_test_id("traffic-page").get_by_test_id("table-parking")).to_be_visible()
+    drawn = visit.page.get_by_test_id("map")
+    expect(drawn).to_have_attribute("data-drawn", "63")
+    box = drawn.bounding_box()
+    assert box is not None
+    assert 1270 < box["x"] < 1290
+    assert 1250 < box["width"] < 1290
+    photograph(visit, f"every-wall-splice-{visit.page.evaluate('document.documentElement.dataset.theme')}", "splice")
+    found = findings(visit.page)
+    assert not found, found
+
+
+@pytest.mark.parametrize("visit", ["dark"], indirect=True)
+def test_numbers_stand_beside_what_is_usual(visit: Visit, city: City) -> None:
+    """On the wall in the mean of the roads, on the page of traffic for each of them."""
+    visit.page.set_viewport_size(ViewportSize(width=1920, height=1080))
+    now = time.time_ns() // 1_000_000
+    city.write([reading(*place, now) for place in sensors()])
+    go(visit.page, city, "wall")
+    line = visit.page.get_by_test_id("town-speed")
+    expect(line).to_contain_text("mean of 9")
+    expect(line).to_contain_text("usual 40.0")
+    go(visit.page, city, "traffic")
+    expect(visit.page.get_by_test_id("trend").and_(visit.page.locator('[data-usual="40"]'))).to_have_count(9)

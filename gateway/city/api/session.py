@@ -32,6 +32,7 @@ def who(caller: Asking) -> Who:
         districts=list(caller.districts),
         departments=list(caller.departments),
         single_sign_on=caller.single_sign_on,
+        alone=caller.alone,
         csrf=caller.csrf,
     )
 

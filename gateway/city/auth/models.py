@@ -46,6 +46,7 @@ class Who(BaseModel):
     districts: list[str] = Field(description="the only districts whose cases you see; empty for all")
     departments: list[str] = Field(description="the departments for which you work")
     single_sign_on: bool = Field(description="whether you come by the city's single sign-on")
+    alone: bool = Field(description="nobody can sign in yet: whoever reads may acknowledge, by a name that they give")
     csrf: str | None = Field(description="for the header X-CSRF-Token, with a session's cookie")
 
 

@@ -350,6 +350,8 @@ export interface Who {
   districts: string[]
   departments: string[]
   single_sign_on: boolean
+  /** Nobody can sign in yet. */
+  alone: boolean
   csrf: string | null
 }
 

@@ -25,3 +25,19 @@ export function follow(kind: () => string, quantities: () => readonly string[]):
 export const coursesOf = (kind: string, quantity: string): readonly Course[] => kept.get(`${kind} ${quantity}`)?.courses ?? []
 
 export const courseOf = (kind: string, quantity: string, id: string): Course | undefined => coursesOf(kind, quantity).find((course) => course.id === id)
+
+/** The mean of all courses of a quantity. */
+export function townCourse(kind: string, quantity: string): Course | undefined {
+  const courses = coursesOf(kind, quantity)
+  if (!courses.length) return undefined
+  const mean = (list: number[]) => list.reduce((sum, value) => sum + value, 0) / list.length
+  const hours = new Map<number, number[]>()
+  for (const [at, value] of courses.flatMap((course) => course.points)) hours.set(at, [...(hours.get(at) ?? []), value])
+  const usual = courses.flatMap((course) => course.usual ?? [])
+  return {
+    id: '',
+    points: [...hours].sort(([a], [b]) => a - b).map(([at, values]) => [at, mean(values)]),
+    usual: usual.length ? mean(usual) : null,
+    days: Math.max(...courses.map((course) => course.days)),
+  }
+}

@@ -8,6 +8,7 @@ export const PAGES = {
   administration: ['管理', 'Administration', '행정'],
   age: ['距今', 'Age', '경과'],
   usual: ['往常 {value}', 'usual {value}', '평소 {value}'],
+  meanOf: ['{n} 处均值', 'mean of {n}', '{n}곳 평균'],
   usualOf: ['此时段往常 {value}（前 {n} 天均值）', 'usual for this hour: {value} (mean of {n} days)', '이 시간대 평소 {value} ({n}일 평균)'],
   linesOf: ['{name}：最近 24 小时，{n} 条曲线', '{name} over the last 24 h, {n} lines', '{name}: 최근 24시간, 선 {n}개'],
   zoneAndLimits: ['功能区 · 声级/限值', 'Zone · level / limit', '지역 · 소음도/기준'],

@@ -141,7 +141,7 @@ class Town {
       const [kinds, scales, map, sensors, events, alerts, gateways, who] = await Promise.all([
         api.getKinds(), api.getScales(), api.getMap(), api.getSensors(), api.getEvents(), api.getAlerts(), api.getGateways(), api.getWho(),
       ])
-      this.atDesk = DESK.includes(who.role)
+      this.atDesk = who.alone || DESK.includes(who.role)
       this.kinds = kinds.kinds
       this.scales = scales
       if (JSON.stringify(map) !== JSON.stringify(this.map)) this.map = map
