@@ -109,7 +109,7 @@ class Access:
             return Caller("this machine", Role.VIEWER, here, alone=True)
         if (cookie := request.cookies.get(COOKIE)) is not None:
             if self._sessions.get(secret.digest(cookie), 0.0) > time.monotonic():
-                return Caller("the read token", Role.VIEWER, here, alone=not self._people.on)
+                return self._reader(here)
             if (found := self._people.by_session(cookie, here)) is not None:
                 return found
         if token is None:
@@ -170,9 +170,13 @@ class Access:
             return found
         self._addresses.check(here)
         if self._is_read_token(token):
-            return Caller("the read token", Role.VIEWER, here, alone=not self._people.on)
+            return self._reader(here)
         self._addresses.failed(here)
         raise ProblemError(401, "The token is neither the read token of this city view nor a valid API token.")
+
+    def _reader(self, here: str) -> Caller:
+        alone = not self._people.on
+        return Caller("the read token", Role.VIEWER, here, scope="write" if alone else "read", alone=alone)
 
     def _is_read_token(self, token: str) -> bool:
         return self._read is not None and secret.same(token, self._read.get_secret_value())

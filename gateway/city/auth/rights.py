@@ -156,4 +156,4 @@ def check(caller: Caller, method: str, route: str) -> None:
         needed = " or ".join(sorted(roles))
         raise ProblemError(403, f"{caller.name} is {caller.role}; {method} {route} is for: {needed}.")
     if method not in READING and caller.scope == "read":
-        raise ProblemError(403, "This API token may only read; make one with the scope 'write'.")
+        raise ProblemError(403, "This token may only read; make an API token with the scope 'write'.")
