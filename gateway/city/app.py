@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,21 @@ class _CityView(FastAPI):
         description = super().openapi()
         if not made:
             problems.describe(description, _asks_who)
+            incidents.describe(description, self.state.context.cases.classes)
+            _add_examples(description)
         return description
+
+
+def _add_examples(description: dict[str, Any]) -> None:
+    """Adds to each operation what a town answered once; ``python -m tests.house.examples`` writes it anew."""
+    examples = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            if (example := examples.get(f"{method} {path}")) is not None:
+                (content,) = next(said for status, said in operation["responses"].items() if status < "300")[
+                    "content"
+                ].values()
+                content["example"] = example
 
 
 def _asks_who(method: str, path: str) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.city.alerts.families import Family
 from gateway.city.models import EventOut
@@ -206,6 +206,8 @@ class ChannelsOut(BaseModel):
 
 class Acknowledge(BaseModel):
     """Taking notice of an alert."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"by": "Lin", "note": "The works has been called"}]})
 
     by: str = Field("", max_length=100, description="who takes notice; whoever has signed in by name need not say")
     note: str = Field("", max_length=1000)

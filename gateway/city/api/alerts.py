@@ -3,13 +3,14 @@
 import asyncio
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from gateway.city.alerts.models import Acknowledge, AlertOut, AlertsOut, ChannelsOut
 from gateway.city.api.context import Asking, Reader
 from gateway.city.problems import ProblemError
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
+_AlertId = Annotated[str, Path(examples=["plume:longgang@1795413932000"])]
 
 
 class _Cap(Response):
@@ -29,7 +30,7 @@ async def alerts(
 
 
 @router.get("/alerts/{alert_id}")
-async def alert(here: Reader, alert_id: str) -> AlertOut:
+async def alert(here: Reader, alert_id: _AlertId) -> AlertOut:
     """One alert, by its id or by that of one of its events."""
     await here.desk.look()
     found = here.desk.get(alert_id)
@@ -39,7 +40,7 @@ async def alert(here: Reader, alert_id: str) -> AlertOut:
 
 
 @router.post("/alerts/{alert_id}/acknowledge")
-async def acknowledge(here: Reader, caller: Asking, alert_id: str, body: Acknowledge) -> AlertOut:
+async def acknowledge(here: Reader, caller: Asking, alert_id: _AlertId, body: Acknowledge) -> AlertOut:
     """Takes notice of an alert, for all of its events at once; it asks again only if it becomes graver."""
     by = body.by.strip() if caller.person is None else caller.name
     if not by:
@@ -54,7 +55,7 @@ async def acknowledge(here: Reader, caller: Asking, alert_id: str, body: Acknowl
 
 
 @router.get("/events/{event_id}/cap.xml", response_class=_Cap)
-async def cap_xml(here: Reader, event_id: str) -> _Cap:
+async def cap_xml(here: Reader, event_id: Annotated[str, Path(examples=["e1"])]) -> _Cap:
     """The alert that an event belongs to, or that has this id, as Common Alerting Protocol 1.2."""
     await here.desk.look()
     found = here.desk.get(event_id)

@@ -2,15 +2,16 @@
 
 import asyncio
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.city.api import picture
 from gateway.city.api.context import Asking, Reader
 from gateway.city.auth.people import now_ms
 from gateway.city.database.tables import Incident
 from gateway.city.incidents.cases import Cases, Report, Wish
+from gateway.city.incidents.classes import Classes
 from gateway.city.incidents.figures import figures, opened
 from gateway.city.incidents.models import (
     CaseDetail,
@@ -31,6 +32,8 @@ from gateway.city.models import iso
 from gateway.city.problems import ProblemError
 
 router = APIRouter(prefix="/api/v1", tags=["cases"])
+_Id = Annotated[int, Path(examples=[1])]
+_OfStage = Annotated[Stage, Query(examples=["after"])]
 _MAX_ID = 2**31 - 1
 _DAY_MS = 86_400_000
 
@@ -82,13 +85,13 @@ def open_incident(here: Reader, caller: Asking, body: CaseIn) -> CaseDetail:
 
 
 @router.get("/incidents/{incident_id}")
-def incident(here: Reader, caller: Asking, incident_id: int) -> CaseDetail:
+def incident(here: Reader, caller: Asking, incident_id: _Id) -> CaseDetail:
     """A case with its history, and what you may do to it now."""
     return _detail(here.cases, caller, here.cases.one(caller, _id(incident_id)))
 
 
 @router.post("/incidents/{incident_id}/steps", status_code=201, responses={409: {}})
-def take_step(here: Reader, caller: Asking, incident_id: int, body: StepIn) -> CaseDetail:
+def take_step(here: Reader, caller: Asking, incident_id: _Id, body: StepIn) -> CaseDetail:
     """Does something to a case: the next stage, or a request for approval, or its answer."""
     if body.entered is not None:
         seen = here.cases.one(caller, _id(incident_id)).entered
@@ -102,7 +105,13 @@ def take_step(here: Reader, caller: Asking, incident_id: int, body: StepIn) -> C
 @router.post(
     "/incidents/{incident_id}/photos", status_code=201, responses={409: {}, 413: {}}, openapi_extra=picture.BODY
 )
-async def add_photo(here: Reader, caller: Asking, request: Request, incident_id: int, stage: Stage) -> CaseDetail:
+async def add_photo(
+    here: Reader,
+    caller: Asking,
+    request: Request,
+    incident_id: _Id,
+    stage: Annotated[Stage, Query(examples=["after"])],
+) -> CaseDetail:
     """Adds a photograph (JPEG, PNG or WebP, 12 MiB) to a case, of before it was handled or of after.
 
     It is written anew as a JPEG of at most 1600 pixels a side; position and device, if the camera wrote them in, are
@@ -115,7 +124,9 @@ async def add_photo(here: Reader, caller: Asking, request: Request, incident_id:
 
 
 @router.get("/incidents/{incident_id}/photos/{photo_id}", response_class=_Jpeg)
-def incident_photo(here: Reader, caller: Asking, incident_id: int, photo_id: int) -> Response:
+def incident_photo(
+    here: Reader, caller: Asking, incident_id: _Id, photo_id: Annotated[int, Path(examples=[1])]
+) -> Response:
     """A photograph of a case."""
     return _Jpeg(here.cases.photo(caller, _id(incident_id), _id(photo_id)))
 
@@ -151,6 +162,14 @@ def incident_figures(here: Reader, days: Annotated[int, Query(ge=1, le=3660)] = 
     cases = opened(here.cases.database, now - days * _DAY_MS, now + 1)
     found = figures(cases, here.cases.classes)
     return FiguresOut(days=days, goal_hours=here.cases.classes.goal / 3_600_000, **dataclasses.asdict(found))
+
+
+def describe(openapi: dict[str, Any], classes: Classes) -> None:
+    """Adds this town's classes and departments to an OpenAPI description."""
+    schemas = openapi["components"]["schemas"]
+    schemas["CaseIn"]["properties"]["kind"]["enum"] = list(classes.classes)
+    schemas["ReportIn"]["properties"]["kind"]["enum"] = [name for name, one in classes.classes.items() if one.public]
+    schemas["StepIn"]["properties"]["department"]["enum"] = [None, *classes.departments]
 
 
 def _id(number: int) -> int:

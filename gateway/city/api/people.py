@@ -54,8 +54,6 @@ def add_person(here: Reader, caller: Asking, body: PersonIn) -> PersonLink:
 def change_person(here: Reader, caller: Asking, person_id: _PersonId, body: PersonChange) -> PersonOut:
     """Changes a person; who is disabled or gets another role has to sign in again."""
     changes = body.model_dump(exclude_none=True)
-    if not changes:
-        raise ProblemError(422, "Nothing is to be changed.")
     return _person(here.people.change(caller, _id(person_id), changes))
 
 
@@ -81,7 +79,7 @@ def add_token(here: Reader, caller: Asking, body: TokenIn) -> NewToken:
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-def revoke_token(here: Reader, caller: Asking, token_id: int) -> Response:
+def revoke_token(here: Reader, caller: Asking, token_id: Annotated[int, Path(examples=[1])]) -> Response:
     """Ends an API token of yours; an administrator ends anyone's."""
     here.people.revoke_token(caller, _id(token_id))
     return Response(status_code=204)

@@ -87,7 +87,10 @@ def end_session(here: Reader, caller: Asking, session_id: _SessionId) -> Respons
 
 @router.get("/link", responses={404: {}})
 def whose_link(
-    here: Anyone, x_link: Annotated[str, Header(max_length=200, description="the link's secret")]
+    here: Anyone,
+    x_link: Annotated[
+        str, Header(max_length=200, description="the link's secret", examples=["what follows #link= in the link"])
+    ],
 ) -> WhoseLink:
     """Whom a link lets choose a password."""
     return WhoseLink(name=here.people.of_link(x_link))

@@ -129,6 +129,7 @@ def _parameters(set_: str, names: Iterable[str] = _OPTIONS) -> list[dict[str, An
             **({"example": examples[name]} if name in examples else {}),
         }
         for name in names
+        if name != "$skiptoken" or set_ == OBSERVATIONS
     ]
 
 

@@ -58,7 +58,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 _LINES: dict[str, Any] = {
     "requestBody": {
         "description": "line protocol",
-        "required": True,
+        "required": False,
         "content": {
             "text/plain": {
                 "schema": {"type": "string"},

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from gateway.city.auth.rights import Role
 from sensors.kinds import Title
@@ -14,6 +14,8 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=100)]
 _Password = Annotated[str, Field(min_length=1, max_length=1024)]
 
+_TEXT: dict[str, JsonValue] = {"type": "string"}
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -22,7 +24,18 @@ class _Body(BaseModel):
 class SignIn(_Body):
     """A name and a password, or the read token."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "lin", "password": "a long pass phrase"}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "lin", "password": "a long pass phrase"}],
+            "oneOf": [
+                {
+                    "required": ["name", "password"],
+                    "properties": {"name": _TEXT, "password": _TEXT, "token": {"type": "null"}},
+                },
+                {"required": ["token"], "properties": {"token": _TEXT, "name": {"type": "null"}}},
+            ],
+        }
+    )
 
     name: str | None = Field(None, min_length=1, max_length=64)
     password: _Password | None = None
@@ -82,15 +95,15 @@ class WhoseLink(BaseModel):
 class LinkUse(_Body):
     """A link, and the password that its holder chooses."""
 
-    link: str = Field(min_length=1, max_length=200)
-    password: _Password
+    link: str = Field(min_length=1, max_length=200, examples=["what follows #link= in the link"])
+    password: Annotated[_Password, Field(examples=["a long pass phrase"])]
 
 
 class NewPassword(_Body):
     """The password that was, and the one that shall be."""
 
-    old: _Password
-    new: _Password
+    old: Annotated[_Password, Field(examples=["a long pass phrase"])]
+    new: Annotated[_Password, Field(examples=["another long pass phrase"])]
 
 
 class PersonIn(_Body):
@@ -112,11 +125,13 @@ class PersonIn(_Body):
 class PersonChange(_Body):
     """What shall change; the rest stays."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "dispatcher", "districts": ["old-town"]}]})
+
     title: Text | None = None
     role: Role | None = None
     districts: Names | None = None
     departments: Names | None = None
-    disabled: bool | None = None
+    disabled: bool | None = Field(None, strict=True)
 
 
 class PersonOut(BaseModel):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.city.incidents.states import STEPS, State
 from sensors.kinds import Title
@@ -37,6 +37,14 @@ class CaseIn(BaseModel):
     site: str | None = Field(None, max_length=128)
 
 
+def _needing(actions: list[str], **needed: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The part of a schema that says what some steps need."""
+    return {
+        "if": {"properties": {"action": {"enum": list[JsonValue](actions)}}},
+        "then": {"required": list[JsonValue](needed), "properties": dict[str, JsonValue](needed)},
+    }
+
+
 class StepIn(BaseModel):
     """A step that somebody takes."""
 
@@ -46,7 +54,12 @@ class StepIn(BaseModel):
             "examples": [
                 {"action": "dispatch", "department": "enforcement"},
                 {"action": "ask-extension", "hours": 4, "note": "The part arrives tomorrow"},
-            ]
+            ],
+            "allOf": [
+                _needing([name for name, step in STEPS.items() if step.note], note={"pattern": "\\S"}),
+                _needing(["ask-extension", "ask-deferral"], hours={"type": "number"}),
+                _needing(["merge"], into={"type": "integer"}),
+            ],
         },
     )
 
