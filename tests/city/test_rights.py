@@ -45,6 +45,9 @@ nvoptA GET    /api/health
 -voptA GET    /api/v1/events/{event_id}/cap.xml
 -voptA GET    /api/v1/channels
 -voptA GET    /api/v1/rules
+-voptA GET    /api/v1/maintenance
+--op-A POST   /api/v1/maintenance
+--op-A DELETE /api/v1/maintenance/{window_id}
 nvoptA POST   /api/v1/session
 -voptA GET    /api/v1/session
 nvoptA DELETE /api/v1/session

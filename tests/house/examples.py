@@ -50,6 +50,7 @@ _BODIES = {
         "lon": 119.2,
     },
     "/api/v1/incidents/{incident_id}/steps": {"action": "file"},
+    "/api/v1/maintenance": {"kind": "water", "until": "2126-11-24T12:00:00+08:00", "note": "cleaning"},
     "/api/v1/reports": {"kind": "water", "text": "The river foams", "lat": 30.17, "lon": 119.2},
     "/api/v1/alerts/{alert_id}/acknowledge": {"by": "Lin", "note": "The works has been called"},
 }

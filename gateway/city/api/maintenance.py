@@ -81,7 +81,7 @@ def declare(here: Reader, caller: Asking, body: WindowIn) -> WindowOut:
 
 
 @router.delete("/maintenance/{window_id}", status_code=204)
-def end(here: Reader, caller: Asking, window_id: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> None:
+def end(here: Reader, caller: Asking, window_id: Annotated[int, Path(ge=1, le=2**31 - 1, examples=[1])]) -> None:
     """Ends maintenance now."""
     here.windows.end(caller, window_id)
 
