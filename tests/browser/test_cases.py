@@ -254,3 +254,33 @@ def test_a_step_that_is_not_for_a_role_is_refused_in_words(browser: Browser, cit
         expect(operator.get_by_test_id("do-dispatch")).to_have_count(0)
         expect(operator.get_by_test_id("case-state")).to_have_attribute("data-state", "filed")
         operator.screenshot(path=SCREENSHOTS / "case-refused.png")
+
+
+def test_a_return_waits_for_a_dispatcher_and_a_duplicate_is_merged(
+    browser: Browser, city: City, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        people = People(browser, city, (tmp_path / "setup-link").read_text().strip(), stack)
+        for number, text in enumerate(("The river foams", "Foam on the river"), 1):
+            body = {"kind": "water", "text": text}
+            assert people.ask(people.pages["operator"], "POST", "/api/v1/incidents", body)["id"] == number
+        people.step("operator", "file", "filed")
+        people.step("dispatcher", "dispatch", "dispatched")
+        people.step("department", "ask-return", "dispatched", "this is the harbour's")
+        expect(people.pages["department"].get_by_test_id("do-approve")).to_have_count(0)
+        expect(people.pages["department"].get_by_test_id("do-ask-void")).to_have_count(0)
+        people.refused("approve")
+        dispatcher = people.case("dispatcher")
+        expect(dispatcher.get_by_test_id("case")).to_contain_text("asks to return it: this is the harbour's")
+        dispatcher.screenshot(path=SCREENSHOTS / "case-asked.png")
+        people.step("dispatcher", "approve", "filed")
+        assert people.figures()["accurate_dispatch_rate"] == "0.0 %"
+
+        people.case("operator").get_by_test_id("do-merge").click()
+        form = people.pages["operator"].get_by_test_id("step")
+        form.locator("input[type=number]").fill("2")
+        form.locator(".go").click()
+        expect(people.pages["operator"].get_by_test_id("case-state")).to_have_attribute("data-state", "merged")
+        people.pages["operator"].goto(f"{city.url}/#/cases/2")
+        expect(people.pages["operator"].get_by_test_id("history")).to_contain_text("Duplicate merged")
+        assert people.complaints == []
