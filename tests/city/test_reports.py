@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,15 +20,18 @@ BEYOND = "203.0.113.7"
 REPORT = {"kind": "water", "text": "the river foams", "lat": 30.1, "lon": 119.2}
 
 
-def picture(kind: str = "JPEG", size: tuple[int, int] = (2400, 1200)) -> bytes:
+_PLACE = {1: "N", 2: (30.0, 6.0, 36.0), 3: "E", 4: (119.0, 12.0, 18.0)}
+
+
+def picture(kind: str = "JPEG", size: tuple[int, int] = (2400, 1200), place: dict[int, Any] = _PLACE) -> bytes:
     """A photograph that says where and by what it was taken, and that lies on its side."""
     image = Image.new("RGB", size, (200, 30, 30))
-    exif = Image.Exif()
-    exif[0x010F] = "MAKER-OF-THE-CAMERA"
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    exif.get_ifd(0x8825)[2] = (30.0, 6.0, 12.5)  # GPS latitude
+    written = Image.Exif()
+    written[0x010F] = "MAKER-OF-THE-CAMERA"
+    written[0x0112] = 6  # to be turned by 90 degrees
+    written.get_ifd(0x8825).update(place)
     out = io.BytesIO()
-    image.save(out, kind, exif=exif)
+    image.save(out, kind, exif=written)
     return out.getvalue()
 
 
@@ -73,6 +77,34 @@ async def test_a_report_is_a_case_whose_receipt_shows_what_becomes_of_it(
         assert (shown.headers["content-type"], shown.status_code) == ("image/jpeg", 200)
         assert (await resident.get(path)).status_code == 401
         assert (await viewer.get("/api/v1/incidents/1/photos/99")).status_code == 404
+
+
+@both_databases
+async def test_the_position_of_a_photograph_is_taken_by_consent_alone(
+    app: FastAPI, resident: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    bare = {"kind": "water", "text": "the river foams"}
+    expected = []
+    async with administrator(app, tmp_path) as admin:
+        for body, query, place in (
+            (bare, "", (None, None)),
+            (bare, "?place=false", (None, None)),
+            (bare, "?place=true", (30.11, 119.205)),
+            (REPORT, "?place=true", (REPORT["lat"], REPORT["lon"])),  # the resident has said where it is
+        ):
+            receipt = (await resident.post("/api/v1/reports", json=body)).json()["receipt"]
+            sent = await resident.put(f"/api/v1/reports/{receipt}/photo{query}", content=picture())
+            assert sent.status_code == 204, sent.text
+            expected.append(place)
+        cases = (await admin.get("/api/v1/incidents")).json()["incidents"]
+        assert [(case["lat"], case["lon"]) for case in reversed(cases)] == expected
+        shown = await admin.get("/api/v1/incidents/3/photos/3")
+        assert b"Exif" not in shown.content
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", picture()[:300], picture(place={1: "N", 2: (91.0, 0.0, 0.0)})])
+def test_a_photograph_that_does_not_say_where_it_was_taken_has_no_position(data: bytes) -> None:
+    assert photo.position(data) is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -118,7 +118,7 @@ async def add_photo(
     gone. The history names who added it.
     """
     await asyncio.to_thread(here.cases.one, caller, _id(incident_id))
-    jpeg = await picture.received(request)
+    jpeg = await picture.plain(await picture.received(request))
     case = await asyncio.to_thread(here.cases.add_staff_photo, caller, incident_id, stage, jpeg)
     return await asyncio.to_thread(_detail, here.cases, caller, case)
 

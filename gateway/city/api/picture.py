@@ -19,10 +19,10 @@ BODY: dict[str, Any] = {
 
 
 async def received(request: Request) -> bytes:
-    """The request's picture as a JPEG that holds nothing but pixels.
+    """What the request holds.
 
     Raises:
-        ProblemError: 413 if it is too large, 422 if it is none that can be taken.
+        ProblemError: 413 if it is too large.
     """
     parts, size = [], 0
     async for chunk in request.stream():
@@ -30,7 +30,16 @@ async def received(request: Request) -> bytes:
         if size > MAX_BYTES:
             raise ProblemError(413, f"The photograph is larger than {MAX_BYTES // 2**20} MiB.")
         parts.append(chunk)
+    return b"".join(parts)
+
+
+async def plain(data: bytes) -> bytes:
+    """A picture as a JPEG that holds nothing but pixels.
+
+    Raises:
+        ProblemError: 422 if it is none that can be taken.
+    """
     try:
-        return await asyncio.to_thread(rewritten, b"".join(parts))
+        return await asyncio.to_thread(rewritten, data)
     except PhotoError as error:
         raise ProblemError(422, f"The photograph cannot be taken: {error}.") from error

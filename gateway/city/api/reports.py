@@ -4,13 +4,14 @@ import asyncio
 import itertools
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 
 from gateway.city.access import address
 from gateway.city.api import picture
 from gateway.city.api.context import Anyone, Context
 from gateway.city.incidents.cases import Report
 from gateway.city.incidents.models import PublicClass, PublicClasses, ReceiptOut, ReportIn, ReportOut
+from gateway.city.incidents.photo import position
 from gateway.city.incidents.states import State
 from gateway.city.models import iso
 from gateway.city.problems import ProblemError
@@ -53,15 +54,24 @@ def report(here: Anyone, request: Request, body: ReportIn) -> ReceiptOut:
     responses={404: {}, 409: {}, 413: {}},
     openapi_extra=picture.BODY,
 )
-async def report_photo(here: Anyone, request: Request, receipt: Receipt) -> None:
+async def report_photo(
+    here: Anyone,
+    request: Request,
+    receipt: Receipt,
+    place: Annotated[bool, Query(description="the report may have the position that the photograph holds")] = False,  # noqa: FBT002
+) -> None:
     """Adds a photograph (JPEG, PNG or WebP, 12 MiB) to a report: three at most, within a quarter of an hour.
 
     It is written anew as a JPEG of at most 1600 pixels a side; position and device, if the camera wrote them in, are
-    gone.
+    gone. With ``place``, a report that has no position gets the photograph's.
     """
     _refuse_when_closed(here)
     await asyncio.to_thread(here.cases.of, receipt)
-    await asyncio.to_thread(here.cases.add_photo, receipt, await picture.received(request))
+    data = await picture.received(request)
+    jpeg = await picture.plain(data)
+    at = position(data) if place else None
+    district = None if at is None else here.view.district(at[1], at[0])
+    await asyncio.to_thread(here.cases.add_photo, receipt, jpeg, at, district)
 
 
 @router.get("/reports/{receipt}", responses={404: {}})

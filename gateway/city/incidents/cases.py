@@ -153,8 +153,10 @@ class Cases:
             raise ProblemError(404, "There is no report with this receipt number.")
         return found
 
-    def add_photo(self, receipt: str, jpeg: bytes) -> None:
-        """Adds a photograph to a report.
+    def add_photo(
+        self, receipt: str, jpeg: bytes, at: tuple[float, float] | None = None, district: str | None = None
+    ) -> None:
+        """Adds a photograph to a report, and the position where it was taken if the report has none.
 
         Raises:
             ProblemError: 404 if there is no such report, 409 if it is too late or there are enough.
@@ -165,6 +167,8 @@ class Cases:
             number = _count(transaction, case.id, "report")
             if case.source != "public" or number >= _PHOTOS or now_ms() - case.opened > _PHOTO_MS:
                 raise ProblemError(409, "A report takes three photographs, within a quarter of an hour.")
+            if at is not None and case.lat is None:
+                case.lat, case.lon, case.district = *at, district
             _keep(transaction, case, _ANYBODY.name, "report", jpeg)
 
     def add_staff_photo(self, caller: Caller, incident_id: int, stage: str, jpeg: bytes) -> Incident:

@@ -7,19 +7,37 @@ taken over.
 import io
 import threading
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_BYTES = 12 * 2**20
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _MAX_PIXELS = {"JPEG": 64_000_000}  # which is unpacked at the size that is needed
 _MAX_OTHER = 16_000_000
 _AT_ONCE = threading.Semaphore(1)
+_POLE = 90
 _SIDE = 1600
 _QUALITY = 80
 
 
 class PhotoError(Exception):
     """The bytes are no photograph that can be taken; the message says why."""
+
+
+def position(data: bytes) -> tuple[float, float] | None:
+    """Where a photograph says that it was taken: latitude and longitude in degrees, if it says so."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            place = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+        lat, lon = (
+            round(sum(float(part) / 60**power for power, part in enumerate(place[tag])), 5)
+            for tag in (ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude)
+        )
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, ArithmeticError):
+        return None
+    if not (lat <= _POLE and lon <= 2 * _POLE):
+        return None
+    south, west = place.get(ExifTags.GPS.GPSLatitudeRef) == "S", place.get(ExifTags.GPS.GPSLongitudeRef) == "W"
+    return -lat if south else lat, -lon if west else lon
 
 
 def rewritten(data: bytes) -> bytes:

@@ -53,6 +53,8 @@ class Step:
 
 
 STEPS: dict[str, Step] = {
+    "approve": Step(OPEN, None, _DISPATCH),
+    "decline": Step(OPEN, None, _DISPATCH, note=True),
     "file": Step(frozenset({State.REPORTED}), State.FILED, _DESK),
     "refuse": Step(frozenset({State.REPORTED}), State.REFUSED, _DESK, note=True),
     "dispatch": Step(frozenset({State.FILED}), State.DISPATCHED, _DISPATCH),
@@ -61,14 +63,12 @@ STEPS: dict[str, Step] = {
     "confirm": Step(frozenset({State.VERIFYING}), State.CLOSED, _VERIFY),
     "reject": Step(frozenset({State.VERIFYING}), State.DISPATCHED, _VERIFY, note=True),
     "resume": Step(frozenset({State.DEFERRED}), State.HANDLING, _DISPATCH | _DEPARTMENT),
-    "merge": Step(OPEN, State.MERGED, _DESK),
     "note": Step(frozenset(State), None, _ASK, note=True),
     "ask-return": Step(_AT_WORK, None, _DEPARTMENT, asks="return", note=True),
     "ask-void": Step(_AT_WORK | {State.FILED}, None, _ASK, asks="void", note=True),
     "ask-extension": Step(_AT_WORK, None, _DEPARTMENT, asks="extension", note=True),
     "ask-deferral": Step(_AT_WORK, None, _DEPARTMENT, asks="deferral", note=True),
-    "approve": Step(OPEN, None, _DISPATCH),
-    "decline": Step(OPEN, None, _DISPATCH, note=True),
+    "merge": Step(OPEN, State.MERGED, _DESK),
 }
 
 PHOTOS: dict[str, Step] = {

@@ -8,6 +8,8 @@ from gateway.city.sta.expressions import ExpressionError, Node
 
 TOP, MOST = 100, 10_000
 _DEEPEST = 6
+_LISTS = frozenset({"$filter", "$expand", "$select", "$orderby"})
+"""Without anything in them they ask for nothing."""
 _OPTIONS = ("$filter", "$expand", "$select", "$orderby", "$top", "$skip", "$count", "$skiptoken")
 _MOST_SKIPPED = 1_000_000_000
 
@@ -59,6 +61,8 @@ def _read(query: Mapping[str, str], inside: str, depth: int) -> Options:  # noqa
     options = Options(query=dict(query))
     for name, value in query.items():
         where = f"{inside}{name}"
+        if name in _LISTS and not value.strip():
+            continue
         match name:
             case "$filter":
                 options = replace(options, where=_expression(where, value))

@@ -504,6 +504,7 @@ export interface ReportStatus {
 
 export const getReportClasses = () => call<{ classes: { kind: string; title: Title }[] }>('/api/v1/report-classes')
 export const sendReport = (report: { kind: string; text: string; lat: number | null; lon: number | null }) => post('/api/v1/reports', report) as Promise<{ receipt: string }>
-export const sendPhoto = (receipt: string, photo: Blob) =>
-  call<unknown>(`/api/v1/reports/${encodeURIComponent(receipt)}/photo`, { method: 'PUT', body: photo, signal: AbortSignal.timeout(60_000) })
+/** With `place`, the report gets the position that the photograph holds. */
+export const sendPhoto = (receipt: string, photo: Blob, place: boolean) =>
+  call<unknown>(`/api/v1/reports/${encodeURIComponent(receipt)}/photo?place=${String(place)}`, { method: 'PUT', body: photo, signal: AbortSignal.timeout(60_000) })
 export const getReport = (receipt: string) => call<ReportStatus>(`/api/v1/reports/${encodeURIComponent(receipt)}`)

@@ -31,6 +31,7 @@ const WORDS = {
   reportPhoto: ['照片（可选，最多 3 张）', 'Photographs (three at most)', '사진(선택, 최대 3장)'],
   reportHere: ['附上我现在的位置', 'Add where I am now', '현재 위치 추가'],
   reportPlaced: ['已附上位置 {lat}, {lon}', 'Position added: {lat}, {lon}', '위치 추가됨: {lat}, {lon}'],
+  reportPhotoPlace: ['附上照片的拍摄位置', 'Add where the photograph was taken', '사진을 찍은 위치 추가'],
   reportNowhere: ['无法获取位置，请在描述中说明地点。', 'The position is not known here. Say in words where it is.', '위치를 알 수 없습니다. 장소를 글로 적어 주세요.'],
   reportSend: ['提交', 'Send', '보내기'],
   reportThanks: ['已收到。请记下回执编号，凭它查询进展：', 'Thank you. Keep this number: it shows what becomes of your report.', '접수되었습니다. 이 번호로 진행 상황을 확인하세요:'],
