@@ -59,10 +59,9 @@ def _read(query: Mapping[str, str], inside: str, depth: int) -> Options:  # noqa
         msg = f"{inside}$expand: nested more than {_DEEPEST} deep"
         raise OptionError(msg)
     options = Options(query=dict(query))
-    for name, value in query.items():
+    given = {name: value for name, value in query.items() if value.strip() or name not in _LISTS}
+    for name, value in given.items():
         where = f"{inside}{name}"
-        if name in _LISTS and not value.strip():
-            continue
         match name:
             case "$filter":
                 options = replace(options, where=_expression(where, value))
