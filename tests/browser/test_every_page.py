@@ -23,7 +23,7 @@ PAGES = {
     "sensors": ("/#/sensors", "[data-testid=sensor-row]"),
     "past": ("/#/past", "[data-testid=then-fresh]"),
     "cases": ("/#/cases", "[data-testid=figures]"),
-    "month": ("/#/month/2026-01", "[data-testid=month] h2"),
+    "month": ("/#/month", "[data-testid=month-sensors]"),
     "settings": ("/#/settings", "[data-testid=settings] button"),
     "gateways": ("/#/gateways", "[data-gateway]"),
     "sensor": (f"/#/sensors/{':'.join(CHARTED)}", "[data-testid=page-quarantined]"),
