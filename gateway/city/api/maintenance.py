@@ -3,7 +3,7 @@
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.city.api.context import Asking, Reader
 from gateway.city.auth.people import now_ms
@@ -16,21 +16,35 @@ _LATEST = 253_402_300_799_000  # ms, the end of the year 9999
 _Pattern = Annotated[str, Field(min_length=1, max_length=128, description="a pattern with `*` and `?`")]
 
 
+def _written(time: object) -> object:
+    """A time that is written as text; a number would be taken for seconds."""
+    if not isinstance(time, str):
+        msg = "Input should be a text such as 2026-11-24T12:00:00+08:00"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic makes it a problem of this field
+    return time
+
+
+_Time = Annotated[AwareDatetime, BeforeValidator(_written)]
+
+
 class WindowIn(BaseModel):
     """Sensors that are worked on; at least one of site, sensor and kind says which."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"site": "harbour", "kind": "water", "until": "2126-11-24T12:00:00+08:00", "note": "cleaning"}]
+            "examples": [
+                {"site": "harbour", "kind": "water", "until": "2126-11-24T12:00:00+08:00", "note": "cleaning"}
+            ],
+            "anyOf": [{"required": ["site"]}, {"required": ["sensor"]}, {"required": ["kind"]}],
         },
     )
 
     site: _Pattern = "*"
     sensor: _Pattern = "*"
     kind: _Pattern = "*"
-    since: AwareDatetime | None = Field(None, description="now by default")
-    until: AwareDatetime
+    since: _Time | None = Field(None, description="now by default")
+    until: _Time
     note: str = Field("", max_length=1000)
 
     @model_validator(mode="after")
