@@ -39,6 +39,7 @@ nvoptA GET    /api/health
 -voptA GET    /api/v1/sensors/{sensor_id}/wholeness
 -voptA GET    /api/v1/months/{month}
 -voptA GET    /api/v1/past
+-voptA GET    /api/v1/courses
 -voptA GET    /api/v1/alerts
 -voptA GET    /api/v1/alerts/{alert_id}
 --op-A POST   /api/v1/alerts/{alert_id}/acknowledge
@@ -212,6 +213,7 @@ async def test_what_is_there_is_given_to_those_whom_the_matrix_names(clients: di
     absent = {"GET /basemap.pmtiles", "GET /", "GET /api/v1/link", "GET /api/v1/reports/{receipt}", _ENDLESS}
     needed = {
         "GET /api/v1/sensors/{sensor_id}/series": "?quantity=pm25",
+        "GET /api/v1/courses": "?kind=air&quantity=pm25",
         "GET /api/v1/past": "?at=2026-11-23T14:00:00Z",
     }
     for route in ALLOWED:

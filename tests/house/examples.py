@@ -36,6 +36,7 @@ _IDS_OF = {
 }
 _QUERIES = {
     "/api/v1/sensors/{sensor_id}/series": {"quantity": "pm25"},
+    "/api/v1/courses": {"kind": "air", "quantity": "pm25"},
     "/api/v1/past": {"at": "2026-11-23T14:00:00+08:00"},
     "/api/v1/incidents/{incident_id}/photos": {"stage": "before"},
     "/sta/v1.1/Observations": {"$filter": "phenomenonTime gt 2026-01-01T00:00:00Z"},
