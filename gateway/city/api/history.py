@@ -92,7 +92,7 @@ async def town_past(
     return await asyncio.to_thread(render, await past.look(here.view, moment))
 
 
-@router.get("/api/v1/courses", tags=["sensors"])
+@router.get("/api/v1/courses", tags=["sensors"], responses={404: {}})
 async def courses(
     here: Reader,
     kind: Annotated[str, Query(description="a kind of sensors", examples=["traffic"])],
