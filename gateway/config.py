@@ -73,7 +73,7 @@ def _moment(value: object) -> object:
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A date and time with its offset from UTC."""
 Port = Annotated[int, Field(ge=1, le=65535)]
-Name = Annotated[str, Field(pattern=r"^[\w.-]{1,64}\Z")]
+Name = Annotated[str, Field(pattern=r"^[\w.-]{1,64}(?!\n)$")]  # as \Z, in the grammar of JSON Schema too
 """An identifier that may stand in a topic, a tag and a file name."""
 
 

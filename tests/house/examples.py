@@ -26,6 +26,7 @@ _ID = {
     "incident_id": "1",
     "person_id": "2",
     "month": "2026-11",
+    "name": "river-high",
     "id": "'air:longgang:air-01'",
     "path": "Things('air:longgang:air-01')/Datastreams",
 }
@@ -41,7 +42,7 @@ _QUERIES = {
     "/api/v1/incidents/{incident_id}/photos": {"stage": "before"},
     "/sta/v1.1/Observations": {"$filter": "phenomenonTime gt 2026-01-01T00:00:00Z"},
 }
-_BODIES = {
+_BODIES: dict[str, dict[str, Any]] = {
     "/api/v1/people": {"name": "lin", "title": "Lin Xiao", "role": "department", "departments": ["water"]},
     "/api/v1/tokens": {"label": "dashboard", "scope": "read"},
     "/api/v1/incidents": {
@@ -55,6 +56,16 @@ _BODIES = {
     "/api/v1/reports": {"kind": "water", "text": "The river foams", "lat": 30.17, "lon": 119.2},
     "/api/v1/alerts/{alert_id}/acknowledge": {"by": "Lin", "note": "The works has been called"},
 }
+_RULE = {
+    "name": "river-high",
+    "title": {"zh": "河水偏高", "en": "The river is high", "ko": "하천 수위 높음"},
+    "severity": "yellow",
+    "kind": "water",
+    "quantity": "level",
+    "above": 2.8,
+    "hold": "5m",
+}
+_BODIES |= dict.fromkeys(("/api/v1/rules", "/api/v1/rules/try", "/api/v1/rules/{name}"), _RULE)
 _SECRET = re.compile(r'"(token|link|csrf)": "[^"]{20,}"')
 
 
@@ -111,6 +122,8 @@ async def _asked(client: httpx.AsyncClient, method: str, path: str, ids: dict[st
     if path.endswith("/photos"):
         body = {"content": picture(size=(40, 20))}
     headers = {"X-Link": ids.get("link", "")}
+    if method != "get" and path.startswith("/api/v1/rules"):
+        headers["If-Match"] = (await client.get("/api/v1/rules")).json()["tag"]
     answer = await client.request(method, address, params=_QUERIES.get(path), headers=headers, **body)
     if not answer.is_success:
         msg = f"{method} {address}: {answer.text}"

@@ -30,7 +30,15 @@ _EXAMPLE = {
 }
 _Rule = Annotated[CityRuleConfig, Body(examples=[_EXAMPLE])]
 _Name = Annotated[str, Path(examples=["river-high"])]
-_Tag = Annotated[str, Header(alias="If-Match", max_length=100, description="`tag` of the rules that were looked at")]
+_Tag = Annotated[
+    str,
+    Header(
+        alias="If-Match",
+        max_length=100,
+        description="`tag` of the rules that were looked at",
+        examples=["0"],
+    ),
+]
 _Done = TypeVar("_Done")
 
 
