@@ -95,8 +95,10 @@ async def town_past(
 @router.get("/api/v1/courses", tags=["sensors"], responses={404: {}})
 async def courses(
     here: Reader,
-    kind: Annotated[str, Query(description="a kind of sensors", examples=["traffic"])],
-    quantity: Annotated[str, Query(description="one of its quantities, which is no direction", examples=["speed"])],
+    kind: Annotated[str, Query(max_length=64, description="a kind of sensors", examples=["traffic"])],
+    quantity: Annotated[
+        str, Query(max_length=64, description="one of its quantities, which is no direction", examples=["speed"])
+    ],
 ) -> CoursesOut:
     """The last day of all sensors of a kind by the hour, and what is usual for this hour; at most 5 minutes old."""
     found = here.view.kinds.get(kind)
