@@ -109,6 +109,8 @@ class _Town:
             "all",
             "--exclude-checks",
             _UNCHECKED if well else f"{_UNCHECKED},not_a_server_error",
+            "--exclude-path-regex",
+            "^/api/v1/rules",  # a tag that is not theirs is 412 before anything else, and `try` could be a name
             "--suppress-health-check",
             "all",
             "--continue-on-failure",
