@@ -72,7 +72,7 @@ class Dropout:
             ago[zero] = 0
         due = (ago == _LATER).nonzero()[0]
         if len(due):
-            due = due[look.own[STEADY][due] < _OFTEN]
+            due = due[(look.own[STEADY][due] < _OFTEN) & ~(look.beside[COMMON_ACTIVITY][due] > _UNQUIET)]
             if len(due):
                 self._try_zeros(look, own, due)
         still = own[STILL]

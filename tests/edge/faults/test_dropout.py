@@ -76,6 +76,20 @@ def test_zeros_that_the_neighbours_have_as_well_are_true() -> None:
     assert {verdict.what for verdict in say([Dropout()], alone)} == {What.DROPOUT}
 
 
+def test_zeros_in_a_storm_that_all_feel_are_not_called() -> None:
+    calm, storm = {}, {}
+    for number in range(6):
+        random = np.random.default_rng(number)
+        values = np.maximum(dust(12) + random.integers(-2, 3, 1000), 3)
+        shaken = values.copy()
+        shaken[AT - 20 : AT + 20] += random.integers(0, 80, 40)
+        calm[f"s{number}"], storm[f"s{number}"] = {"no2": values}, {"no2": shaken}
+    for town in (calm, storm):
+        town["s0"]["no2"][AT : AT + 5] = 0
+    assert {verdict.what for verdict in say([Dropout()], calm)} == {What.DROPOUT}
+    assert say([Dropout()], storm) == []
+
+
 def test_wind_falls_calm_without_a_fault() -> None:
     random = np.random.default_rng(6)
     values: Floats = np.maximum(random.normal(1.0, 1.0, 1000), 0).round(1)
