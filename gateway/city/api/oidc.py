@@ -18,7 +18,8 @@ _FLOW_COOKIE = "citygate_oidc"
 _FLOW_S = 600
 _PATH = "/api/v1/oidc"
 _HOME = "/#sso=in"
-_Code = Annotated[str, Query(max_length=4096)]
+# visible ASCII (RFC 6749, appendix A), and together within the 64 KiB that an address may have
+_Code = Annotated[str, Query(max_length=4096, pattern="^[ -~]*$")]
 
 
 @router.get("")
