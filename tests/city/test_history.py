@@ -102,7 +102,7 @@ async def test_a_chart_that_asks_for_nothing_gets_a_bounded_answer_that_keeps_th
 async def test_what_is_older_than_single_readings_comes_by_the_hour(
     client: httpx.AsyncClient, app: FastAPI, now: int
 ) -> None:
-    then = now // HOUR * HOUR - 40 * 24 * HOUR
+    then = now // (24 * HOUR) * 24 * HOUR - 40 * 24 * HOUR  # two hours of one day
     await write(client, *(f"{AIR} pm25={n} {then + n * MINUTE}" for n in range(120)), f"{AIR} pm25=7 {now}")
     await app.state.context.view.store.prune(now - 30 * 24 * HOUR, 0)
     span: dict[str, str | int] = {"quantity": "pm25", "start": then, "end": then + 24 * HOUR}

@@ -171,15 +171,16 @@ async def test_a_file_without_hours_gets_them_in_small_steps_that_may_be_interru
 _BUSY = """
 import asyncio, sys
 from pathlib import Path
-from tests.city.test_hours import NOW, DAY, days, opened, put
+from tests.city import test_hours as its
 async def main():
-    async with opened(Path(sys.argv[1])) as store:
-        lines = days(5, 9)
+    its.NOW = now = int(sys.argv[2])  # the hour may have changed since
+    async with its.opened(Path(sys.argv[1])) as store:
+        lines = its.days(5, 9)
         for number in range(0, len(lines), 25):
-            await put(store, lines[number : number + 25])
+            await its.put(store, lines[number : number + 25])
             print(number + 25, flush=True)
-            await store.condense(NOW + DAY)
-            await store.prune(NOW - 7 * DAY, 0)
+            await store.condense(now + its.DAY)
+            await store.prune(now - 7 * its.DAY, 0)
 asyncio.run(main())
 """
 
@@ -187,7 +188,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("after", [3, 10, 20])
 async def test_killed_in_the_midst_nothing_is_lost(tmp_path: Path, after: int) -> None:
     path = tmp_path / "city.db"
-    program = sys.executable, "-c", _BUSY, str(path)
+    program = sys.executable, "-c", _BUSY, str(path), str(NOW)
     busy = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
     assert busy.stdout is not None
     stored = [int(await busy.stdout.readline()) for _ in range(after)][-1]
