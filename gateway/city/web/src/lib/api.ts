@@ -355,6 +355,11 @@ export interface Who {
   csrf: string | null
 }
 
+const DESK = ['operator', 'dispatcher', 'administrator']
+
+/** Whether a role is one of the operations centre's: it takes notice of alerts, opens cases and declares maintenance. */
+export const isDesk = (role = '') => DESK.includes(role)
+
 export type CaseState = 'reported' | 'filed' | 'dispatched' | 'handling' | 'verifying' | 'deferred' | 'closed' | 'refused' | 'void' | 'merged'
 export type CaseStatus = 'in time' | 'running out' | 'late' | 'paused' | 'ended'
 

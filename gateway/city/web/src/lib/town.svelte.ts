@@ -9,8 +9,6 @@ import { words } from './words.svelte'
 /** What the event of a sensor that does not send any more names as its quantity; its value is seconds. */
 export const SILENCE = 'silence'
 
-const DESK = ['operator', 'dispatcher', 'administrator']
-
 type Phase = 'loading' | 'ready' | 'signin'
 
 class Town {
@@ -141,7 +139,7 @@ class Town {
       const [kinds, scales, map, sensors, events, alerts, gateways, who] = await Promise.all([
         api.getKinds(), api.getScales(), api.getMap(), api.getSensors(), api.getEvents(), api.getAlerts(), api.getGateways(), api.getWho(),
       ])
-      this.atDesk = who.alone || DESK.includes(who.role)
+      this.atDesk = who.alone || api.isDesk(who.role)
       this.kinds = kinds.kinds
       this.scales = scales
       if (JSON.stringify(map) !== JSON.stringify(this.map)) this.map = map
