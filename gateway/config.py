@@ -455,20 +455,13 @@ class RuleConfig(_Section):
     change: float | None = Field(None, description="a rise of at least this much within `within`; negative: a fall")
     within: Duration | None = Field(None, gt=0, description="see `change`")
     absent: Duration | None = Field(None, gt=0, description="nothing was sent for longer")
-    when: str | None = Field(
+    when: expressions.Text | None = Field(
         None, description="condition over quantities of one sensor, such as `pm25 > 75 and humidity < 80`"
     )
     hold: Duration = Field(0.0, ge=0, description="it must last so long before an event begins")
     release: Duration = Field(0.0, ge=0, description="it must be over so long before the event ends")
     sensors: int = Field(1, ge=1, description="so many sensors together; then one event for all of them")
     of: Literal["site", "town"] = Field("site", description="where those sensors are, or which place's index")
-
-    @field_validator("when")
-    @classmethod
-    def _readable(cls, text: str | None) -> str | None:
-        if text is not None:
-            expressions.read(text)
-        return text
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

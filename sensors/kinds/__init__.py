@@ -193,18 +193,11 @@ class Check(_Model):
         suspects: Quantities that are suspect when the rule is broken; those of *expect* or *same* when absent.
     """
 
-    expect: str | None = None
+    expect: expressions.Text | None = None
     same: tuple[str, ...] | None = None
     longest: Duration | None = None
-    when: str | None = None
+    when: expressions.Text | None = None
     suspects: tuple[str, ...] | None = None
-
-    @field_validator("expect", "when")
-    @classmethod
-    def _readable(cls, text: str | None) -> str | None:
-        if text is not None:
-            expressions.read(text)
-        return text
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

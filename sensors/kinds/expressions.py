@@ -8,7 +8,9 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from functools import lru_cache, reduce
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 _Columns = Mapping[str, Any]
 _Evaluate = Callable[[_Columns], Any]
@@ -112,3 +114,12 @@ def read(text: str) -> Expression:
 
 def _negates(node: ast.expr) -> bool:
     return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+
+
+def _readable(text: str) -> str:
+    read(text)
+    return text
+
+
+Text = Annotated[str, AfterValidator(_readable)]
+"""Of a file: one that can be read."""
