@@ -101,6 +101,8 @@ class Link(asyncio.Protocol):
         closed: Is done when the connection is over.
     """
 
+    version = 4  # MQTT 3.1.1, 3.1.2.2
+    properties = b""  # of CONNECT
     refusals: Mapping[int, str] = _REFUSED
 
     def __init__(self, broker: Broker, client_id: str, acknowledge: Callable[[int], None]) -> None:
@@ -119,13 +121,13 @@ class Link(asyncio.Protocol):
         """Says CONNECT."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection makes
         self._transport = transport
-        flags = 0x02  # a clean session: what is in flight is sent again anyway
+        flags = 0x02  # a clean session, or start: what is in flight is sent again anyway
         fields = [self._client_id.encode()]
         for flag, text in ((0x80, self._broker.username), (0x40, self._broker.password)):
             if text is not None:
                 flags |= flag
                 fields.append(text.encode())
-        body = b"\x00\x04MQTT\x04" + struct.pack("!BH", flags, KEEP_ALIVE)
+        body = b"\x00\x04MQTT" + struct.pack("!BBH", self.version, flags, KEEP_ALIVE) + self.properties
         body += b"".join(struct.pack("!H", len(field)) + field for field in fields)
         transport.write(b"\x10" + variable_integer(len(body)) + body)
         self._loop.call_later(KEEP_ALIVE / 2, self._ping)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from gateway.edge.ingest import variable_integer as read_integer
-from gateway.publish import KEEP_ALIVE, Broker, Link, Publisher, PublishError, variable_integer
+from gateway.publish import Broker, Link, Publisher, PublishError, variable_integer
 from sensors.stream import Message
 
 WINDOW = 16_000
@@ -63,6 +63,8 @@ class Link5(Link):
         open: Is set while more can be written.
     """
 
+    version = 5
+    properties = b"\x00"  # none
     refusals: Mapping[int, str] = _REFUSED
 
     def __init__(
@@ -81,21 +83,6 @@ class Link5(Link):
         self.retains = True
         self.open = asyncio.Event()
         self.open.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Says CONNECT."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection makes
-        self._transport = transport
-        flags = 0x02  # a clean start: what is in flight is sent again anyway
-        fields = [self._client_id.encode()]
-        for flag, text in ((0x80, self._broker.username), (0x40, self._broker.password)):
-            if text is not None:
-                flags |= flag
-                fields.append(text.encode())
-        body = b"\x00\x04MQTT\x05" + struct.pack("!BHB", flags, KEEP_ALIVE, 0)
-        body += b"".join(struct.pack("!H", len(field)) + field for field in fields)
-        transport.write(b"\x10" + variable_integer(len(body)) + body)
-        self._loop.call_later(KEEP_ALIVE / 2, self._ping)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Lets go of who waits to write."""
