@@ -8,7 +8,7 @@ channel's resolution only when it is converted back was measured in the channel'
 
 import numpy as np
 
-from gateway.edge.faults.look import CALLED, COMMON, COUNT, LAST, LEARNING, MEAN, PAIRS, QUICK, TIME, Look, What
+from gateway.edge.faults.look import CALLED, COMMON, COUNT, LAST, LEARNING, MEAN, PAIRS, QUICK, TIME, WINDOW, Look, What
 from gateway.edge.readings import Flags, Floats, Ints, Rules
 
 # What a sensor may send instead of a kind's unit: sent = true · factor + offset. Factors of NIST SP 811, appendix B;
@@ -20,8 +20,9 @@ _UNITS: dict[str, tuple[tuple[float, float], ...]] = {
     "km/h": ((1 / 3.6, 0), (0.539957, 0), (0.621371, 0)),  # m/s, kn, mph
     "hPa": ((0.1, 0), (0.750062, 0), (100, 0), (0.02953, 0), (0.0145038, 0)),  # kPa, mmHg, Pa, inHg, psi
     "µg/m³": ((0.001, 0), (1000, 0), (0.531, 0), (0.509, 0), (0.382, 0)),  # mg/m³, ng/m³, ppb of NO2, O3, SO2
-    "mg/m³": ((1000, 0), (873, 0), (0.873, 0)),  # µg/m³, ppb and ppm of CO
-    "mg/L": ((1000, 0), (0.001, 0), (10, 0)),  # µg/L, g/L, about % of saturation with oxygen
+    # µg/m³, ppb and ppm of CO; mg/m³ and ppm of what is sent as µg/m³ and converted
+    "mg/m³": ((1000, 0), (873, 0), (0.873, 0), (0.001, 0), (0.000873, 0)),
+    "mg/L": ((1000, 0), (0.001, 0), (10, 0), (31.25, 0)),  # µg/L, g/L, about % of saturation with oxygen, µmol/L of it
     "µS/cm": ((0.001, 0), (0.1, 0), (0.0001, 0)),  # mS/cm, mS/m, S/m
     "m": ((3.28084, 0), (100, 0), (1000, 0), (39.37008, 0)),  # ft, cm, mm, in
     "m³/s": ((35.31467, 0), (1000, 0), (3600, 0)),  # ft³/s, L/s, m³/h
@@ -56,8 +57,13 @@ _WHOLE = 0.05  # off a whole number
 _PACE = 0.25  # by which the share of values that are none follows
 _ODD, _EVEN = 0.65, 0.35  # that share when it may begin, and when it is over
 _OTHER, _AGAIN = 0.9, 200  # that share when the channel may just have more digits, and readings between two looks
-_WINDOW = 12  # readings that are looked at
-_FEWEST = 4  # of them, that are whole numbers only when they are converted
+_DIGITS = [10.0**-power for power in range(7, -4, -1)]
+_ROUNDED = 1e-3  # of a digit
+_INEXACT = 0.001  # by which a factor may be another: a gas is weighed at some temperature
+_LEAST = 0.02  # chance of a whole number at least
+_DECADES = 5.0  # by which so many different whole numbers are unlikely by chance
+_FEWEST = 4  # different fractions that are, where these would be anyway
+_EVERY = 4  # readings between two looks while all are fractions
 
 # Its rows.
 (
@@ -129,42 +135,63 @@ class Unit:
         called = look.own[CALLED]
         lasting = ((called == What.UNIT) & (own[_SINCE] == 0)).nonzero()[0]
         if len(lasting):
-            rule, which = look.rule[lasting], own[_WHICH, lasting].astype(np.int64)
-            converted = (look.value[lasting] - self._offset[rule, which]) / self._factor[rule, which]
-            look.end(lasting[_is_fraction(converted, scale[lasting]) | (fractions[lasting] < _EVEN)])
+            which = own[_WHICH, lasting].astype(np.int64)
+            whole = self._are_whole(look, own, lasting)[0][np.arange(len(lasting)), which, -1]
+            look.end(lasting[~whole | (fractions[lasting] < _EVEN)])
         if not np.count_nonzero(fractions > _ODD):
             return
         places = ((fractions > _ODD) & (called == 0) & (scale < _FINEST) & self._known[look.rule]).nonzero()[0]
         again = look.own[COUNT, places]
-        places = places[(fractions[places] < _OTHER) | (again % _FEWEST == 0)]
+        places = places[(fractions[places] < _OTHER) | (again % _EVERY == 0)]
         if len(places):
             self._try_digits(look, own, places)
             finer = places[(look.own[COUNT, places] % _AGAIN == 0) & (fractions[places] > _OTHER)]
             scale[finer[called[finer] == 0]] *= 10
 
+    def _are_whole(self, look: Look, own: Floats, places: Ints) -> tuple[Flags, Floats, Floats]:
+        """bool[m, units, k], which of the latest values are whole numbers when they are converted back.
+
+        With them, float64[m, units, k]: these numbers, and the chance of each to be whole, by how finely it is sent.
+        """
+        sent, rule, scale = look.window(places, WINDOW).value, look.rule[places], own[_SCALE, places]
+        factor, offset = self._factor[rule][..., None], self._offset[rule][..., None]
+        digit = np.zeros(len(places))  # in which all are sent
+        for size in _DIGITS:
+            digit[(np.abs(sent / size - np.rint(sent / size)) < _ROUNDED).all(1)] = size
+        multiple = (sent[:, None] - offset) / factor * scale[:, None, None]
+        number = np.rint(multiple)
+        off = 0.5 * (digit * scale)[:, None, None] / np.abs(factor) + _INEXACT * np.abs(multiple)
+        off = np.maximum(off, 0.5 * _LEAST)
+        return (np.abs(multiple - number) <= off) & ((number != 0) | (multiple == 0)), number, np.minimum(2 * off, 1)
+
     def _try_digits(self, look: Look, own: Floats, places: Ints) -> None:
         """Calls channels whose latest values are whole multiples of their resolution only in another unit."""
-        window, rule = look.window(places, _WINDOW), look.rule[places]
-        sent, scale = window.value, own[_SCALE, places]
-        factor, offset = self._factor[rule][..., None], self._offset[rule][..., None]
-        converted = (sent[:, None] - offset) / factor
-        whole = np.isfinite(converted) & ~_is_fraction(converted, scale[:, None, None])
+        window, rule, scale = look.window(places, WINDOW), look.rule[places], own[_SCALE, places]
+        sent, factor = window.value, self._factor[rule]
+        whole, number, chance = self._are_whole(look, own, places)
         # since when all are
         its = np.logical_and.accumulate(whole[..., ::-1], 2)[..., ::-1]
         fractions = its & _is_fraction(sent, scale[:, None])[:, None]
-        many, first = fractions.sum(2), fractions.argmax(2).clip(1)
-        its &= np.arange(_WINDOW) >= first[..., None]
+        first = fractions.argmax(2).clip(1)
+        its &= np.arange(WINDOW) >= first[..., None]
+        # the same number again tells nothing more
+        known = (np.tril(number[..., :, None] == number[..., None, :], -1) & its[..., None, :]).any(3)
+        told = its & ~known & (number != 0)
+        decades = (-np.log10(chance) * told).sum(2)
         # as they were sent, they are off the value before
         before = np.take_along_axis(sent, first - 1, 1)[..., None]
+        converted = number / scale[:, None, None]
         off, off_converted = ((np.abs(these - before) * its).sum(2) for these in (sent[:, None], converted))
-        fits = (many >= _FEWEST) & (off_converted < off)
-        misfit = np.where(fits, off_converted / np.maximum(off, _TINY), np.inf)
+        misfit = off_converted / np.maximum(off, _TINY)
+        # whatever has three more digits is a whole number in thousands: there it is how far they are off that tells
+        by_ratio = _by_ratio(factor, self._offset[rule]) & ((told & fractions).sum(2) >= _FEWEST) & (misfit < _RUN)
+        fits = fractions.any(2) & ((decades >= _DECADES) | by_ratio)
+        misfit[~fits] = np.inf
         which = misfit.argmin(1)
-        for number in np.flatnonzero(np.isfinite(misfit.min(1))).tolist():
-            place, unit = int(places[number]), which[number]
+        for row in np.flatnonzero(np.isfinite(misfit.min(1))).tolist():
+            place, unit = int(places[row]), which[row]
             own[_SINCE, place], own[_WHICH, place] = 0, unit
-            since = float(window.time[number, first[number, unit]])
-            look.begin(place, What.UNIT, since, 0.95, ("digits", "unit"))
+            look.begin(place, What.UNIT, float(window.time[row, first[row, unit]]), 0.95, ("digits", "unit"))
 
     def _begin(self, look: Look, own: Floats, places: Ints) -> None:
         """The unit that explains a jump best, if any does."""

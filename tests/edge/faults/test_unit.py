@@ -90,6 +90,32 @@ def test_digits_tell_a_unit_where_no_step_does() -> None:
     assert AT <= verdicts[0][1] <= AT + 2
 
 
+def test_a_gas_in_ppb_is_told_by_its_digits() -> None:
+    """Half of what it was is nothing rare, and it is sent in tenths."""
+    values = days(MANY, 1, middle=50, size=20, seed=2).clip(2).round()
+    sent = converted(values, 0.5314, 0.0).round(1)
+    verdicts = told(Watch("no2", "air").see(sent))
+    assert [name for name, _, _ in verdicts] == ["UNIT", "NOTHING"]
+    assert AT <= verdicts[0][1] <= AT + 2
+    assert verdicts[1][2] <= AT + FOR + 1
+
+
+def test_a_milligram_sent_for_a_microgram_is_called() -> None:
+    """The gateway was told that the sensor sends µg/m³, and converts; then it sends mg/m³."""
+    values = days(MANY, 3, middle=1.2, size=0.4).clip(0.1).round(1)
+    verdicts = told(Watch("co", "air").see(converted(values, 0.001, 0.0).round(4)))
+    assert [verdict[:2] for verdict in verdicts if verdict[0] == "UNIT"] == [("UNIT", AT)]
+
+
+def test_the_same_fraction_again_and_again_is_no_other_unit() -> None:
+    """Whatever is added to a coarse value keeps its few fractions: 2.017 is 2.2 or 2.3 mg/m³ in ppm by chance alone."""
+    values = days(MANY, 1, middle=1.5, size=0.4).clip(0.1).round(1)
+    for shift in (0.017, 0.031, 0.048, 0.072):
+        moved = values.copy()
+        moved[AT : AT + 48] += shift
+        assert told(Watch("co", "air").see(moved)) == []
+
+
 def test_more_digits_than_before_are_no_other_unit() -> None:
     random = np.random.default_rng(5)
     values = days(MANY, 1, middle=1.5, size=0.8).clip(0.1).round(1)
