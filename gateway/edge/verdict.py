@@ -32,6 +32,7 @@ _PACE = 2 / (_LATEST + 1)
 _SHARES = slice(
     known.STEP, known.TURNS + 1
 )  # rows that are means: three over two weeks, then two of the latest readings
+_OF_NEIGHBOURS = slice(known.COMMON_SQUARE, known.APART + 1)
 _MEMORY = 14 * 24 * _HOUR  # ms, and in readings:
 _SHORTEST, _LONGEST = 100, 4000
 _APART = 5  # minutes between two looks at the neighbours
@@ -383,7 +384,7 @@ def _pair(look: Look, weight: Floats, held: Flags | None) -> None:
             return
         own[known.PAIRS] += paired
         level = (own[known.LAST] - own[known.MEAN]) / np.where(paired, spread, np.inf)
-    pair = np.maximum(weight, 1 / np.maximum(own[known.PAIRS], 1))
+    pair = np.maximum(weight, 1 / (own[known.PAIRS] if all_paired else np.maximum(own[known.PAIRS], 1)))
     common = look.common
     if not all_paired:
         pair *= paired if held is None else paired & ~held
@@ -391,14 +392,14 @@ def _pair(look: Look, weight: Floats, held: Flags | None) -> None:
     elif held is not None:
         pair *= ~held
     common, level = np.minimum(np.maximum(common, -4), 4), np.minimum(np.maximum(level, -4), 4)
-    for row, now in (
-        (known.COMMON_SQUARE, common * common),
-        (known.COMMON_PRODUCT, common * level),
-        (known.APART, np.abs(level - slope * common)),
-    ):
-        more = now - own[row]
-        more *= pair
-        own[row] += more
+    rows = own[_OF_NEIGHBOURS]
+    more = np.empty_like(rows)
+    np.multiply(common, common, out=more[0])
+    np.multiply(common, level, out=more[1])
+    np.abs(level - slope * common, out=more[2])
+    more -= rows
+    more *= pair
+    rows += more
 
 
 def _rounds(channel: Ints) -> Iterator[Ints | slice]:

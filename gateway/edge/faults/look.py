@@ -155,11 +155,12 @@ class Look:
     def rarity(self) -> Floats:
         """float64[n], decades by which the step is rare for its channel; 0 up to the size of one in a hundred."""
         rarity = np.zeros(len(self.size))
-        if len(at := self.quick):
-            excess = self.own[EXCESS][at]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                decades = 2 + (self.size[at] - self.own[QUICK][at]) / (2.302585 * excess)
-            rarity[at] = np.where(excess > 0, decades, 0.0)
+        at = self.quick
+        excess = self.own[EXCESS].take(at)
+        if np.count_nonzero(excess) < len(at):
+            at = at[excess > 0]
+            excess = self.own[EXCESS].take(at)
+        rarity[at] = 2 + (self.size.take(at) - self.own[QUICK].take(at)) / (2.302585 * excess)
         return rarity
 
     @cached_property
