@@ -52,8 +52,8 @@ def contradictions(readings: Readings, runs: Runs, ill: Flags, unmoved: Floats) 
 def _broken(check: Together, columns: dict[str, Floats], count: int) -> Flags:
     """Which of some messages a rule does not hold for, by their values alone."""
     with np.errstate(all="ignore"):
-        broken = np.ones(count, bool) if check.when is None else check.when(columns)
-        return broken if check.expect is None else broken & ~check.expect(columns)
+        unlike: Flags = np.ones(count, bool) if check.expect is None else ~check.expect(columns)
+        return unlike if check.when is None else unlike & check.when(columns)
 
 
 def contradictions_of_few(readings: Readings, tested: Sequence[Tested]) -> set[int]:

@@ -85,13 +85,12 @@ class Judge:
             ahead = int(readings.reason[0]) & int(Reason.FUTURE)
             verdicts = [] if ahead else self._reach(int(readings.times[0]) // _MINUTE)
             return verdicts + self._collect(columns)
-        late = (readings.reason[starts] & int(Reason.FUTURE)) != 0
         minute = readings.times // _MINUTE
-        if np.count_nonzero(late):
-            minute[late] = self._minute
-        minute = np.maximum.accumulate(minute)
+        if np.count_nonzero(readings.reason):
+            minute[(readings.reason.take(starts) & int(Reason.FUTURE)) != 0] = self._minute
         turns = [0]
-        if minute[-1] > minute[0]:
+        if np.count_nonzero(minute == minute[0]) < len(minute):
+            minute = np.maximum.accumulate(minute)
             turns += ((minute[1:] != minute[:-1]).nonzero()[0] + 1).tolist()
         minutes = minute[turns].tolist()
         ends = [*starts[turns[1:]].tolist(), count]
@@ -157,7 +156,7 @@ class Judge:
         verdicts: list[Verdict] = []
         for places in _rounds(channel):
             its, moment, now = channel[places], time[places], value[places]
-            newer = moment > self._state[known.TIME][its]
+            newer = moment > self._state[known.TIME].take(its)
             if (many := np.count_nonzero(newer)) == len(its) and many:
                 verdicts += self.look(its, moment, now).verdicts
             elif many:

@@ -70,11 +70,11 @@ class Watch:
             return []
         rules, rule, value = self._channels.rules, readings.rule, readings.value
         self._make_room()
-        beyond = (value >= rules.mildest_above[rule]) | (value <= rules.mildest_below[rule])
+        beyond = (value >= rules.mildest_above.take(rule)) | (value <= rules.mildest_below.take(rule))
         if self._since:
             beyond |= self._level[readings.channel] > 0
         events: list[Event] = []
-        if not beyond.any():
+        if not np.count_nonzero(beyond):
             return events
         # all values of a channel that has one beyond, for those after it may end the event
         its = np.isin(readings.channel, readings.channel[beyond])

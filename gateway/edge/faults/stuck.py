@@ -28,6 +28,7 @@ from gateway.edge.readings import Flags, Floats, Ints
 RUN, LONGEST, LOW, HIGH = range(4)
 _OUTSIDE, _INSIDE, _AT_END = range(3)
 _MEMORY = 28 * 86_400_000.0  # ms in which the longest run is forgotten
+_LONGER = 0.5  # repeats more than the longest run, which fades, from which a run is longer
 _OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
 _BEYOND = 0.03  # share of the values beyond each end of the usual range
 _PACE = 0.02  # of the spread, by which the ends follow
@@ -60,8 +61,7 @@ class Stuck:
         forgotten = longest * look.own[INTERVAL]
         forgotten /= _MEMORY
         longest -= forgotten
-        ended = (run > longest).nonzero()[0]
-        ended = ended[~still[ended]]
+        ended = ((run > longest + _LONGER) & ~still).nonzero()[0]
         if len(ended):
             its = ended[(look.own[CALLED][ended] != What.STUCK) & (_inside(look, own, ended) == _INSIDE)]
             most = np.where(look.young[its], np.inf, 1.5 * longest[its] + 3)  # a fault that was not seen teaches little
