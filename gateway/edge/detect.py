@@ -105,10 +105,6 @@ _SINGLE = 16  # with fewer readings, one at a time is faster
 _DENSE = 1.5  # a range of so many times as many columns as are judged is judged where it is
 
 
-# What is put back to take back what was learnt: whether it is of the counts or of the state, where, and what was there.
-_Entry = tuple[bool, Ints | slice | int | list[int], Floats | Counts | list[float] | list[int]]
-
-
 class Judged(NamedTuple):
     """What the detector says of some readings.
 
@@ -130,9 +126,6 @@ class Detector:
 
     def __init__(self, capacity: int = 256) -> None:
         self._places = Places()
-        self._journal: list[_Entry] | None = None
-        self._remembers = True
-        self._spare: Floats = np.empty(0)
         self._hold(np.zeros((_ROWS, 0)), np.zeros((0, _CELLS), np.uint8))
         self._make_room(capacity)
 
@@ -175,29 +168,6 @@ class Detector:
         place = self._places.known(channel)
         young: Flags = (place < 0) | (self._state[_COUNT, place] < LEARNING)
         return young
-
-    def begin(self, channel: Ints | None = None) -> None:
-        """From now on, and until it is called again, what is learnt can be taken back.
-
-        Args:
-            channel: int64[n], all channels that will be scored; they are remembered at once, which is cheaper for many.
-                When absent, each is remembered when it is scored.
-        """
-        self._journal, self._remembers = [], channel is None
-        if channel is None or not len(channel):
-            return
-        place = self._place(channel)
-        first, last = int(place.min()), int(place.max())
-        self._remember(slice(first, last + 1) if last - first < _DENSE * len(place) else place)
-
-    def undo(self) -> None:
-        """Takes back what was learnt since `begin`."""
-        for of_counts, places, before in reversed(self._journal or ()):
-            if of_counts:
-                self._counts.reshape(-1)[places] = before
-            else:
-                self._state[:, places] = before
-        self._journal = []
 
     def score(self, channel: Ints, time: Ints, value: Floats, sensitivity: Floats | float = 1.0) -> Judged:
         """Judges readings and learns from them.
@@ -253,21 +223,6 @@ class Detector:
         self._state, self._counts = state, counts
         self._cells = memoryview(counts.reshape(-1).data)
 
-    def _remember(self, some: Ints | slice) -> None:
-        """Notes the state of some channels, if it may be taken back."""
-        if self._journal is None:
-            return
-        before = self._state[:, some]
-        if isinstance(some, slice) and not self._journal:
-            if before.size > len(self._spare):
-                self._spare = np.empty(before.size + before.size // 4)  # kept: new memory costs more than the copy
-            kept = self._spare[: before.size].reshape(before.shape)
-            kept[:] = before
-            before = kept
-        elif isinstance(some, slice):
-            before = before.copy()
-        self._journal.append((False, some, before))
-
     def _scattered(self, place: Ints, time: Ints, value: Floats, sensitivity: Floats | float) -> Judged:
         """Channels at any places, no two at the same."""
         evidence, alarm = np.zeros(len(place)), np.zeros(len(place), bool)
@@ -275,8 +230,6 @@ class Detector:
         if len(good):
             some = place[good]
             own = self._state.take(some, 1)
-            if self._remembers:
-                self._remember(some)
             factors = sensitivity[good] if isinstance(sensitivity, np.ndarray) else sensitivity
             evidence[good], alarm[good] = self._judge((own, 0), some, None, time[good], value[good], factors)
             self._state[:, some] = own
@@ -286,8 +239,6 @@ class Detector:
         """Channels at places from the first on: their state is judged where it is, which is far cheaper."""
         some = slice(first, first + len(time))
         own = self._state[:, some]
-        if self._remembers:
-            self._remember(some)
         place = np.arange(some.start, some.stop)
         others = ~(np.isfinite(value) & (time > own[_TIME]))
         if not np.count_nonzero(others):
@@ -408,8 +359,6 @@ class Detector:
         rarity -= _LOG_CELL.take(near)
         np.maximum(rarity, 0, out=rarity)
         rarity *= (total > _FEW) & varies
-        if self._journal is not None:
-            self._journal += ((True, middle_cell, middle), (True, last_cell, total))
         full = total == _FULL - 1
         more = varies & ~full
         counts[middle_cell], counts[last_cell] = middle + more, total + more
@@ -422,8 +371,6 @@ class Detector:
         cells = start[:, None] + np.arange(_ROW)
         counts = self._counts.reshape(-1)
         before = counts[cells]
-        if self._journal is not None:
-            self._journal.append((True, cells, before))
         halved = before.astype(np.uint16)
         halved[np.arange(len(start)), counted - start] += 1
         halved >>= 1
@@ -439,14 +386,11 @@ class Detector:
         memory, count, alarmed, renewal, last, interval = own[_MEMORY : _INTERVAL + 1]
         if not isfinite(value) or time <= last:
             return 0.0, False
-        if self._journal is not None and self._remembers:
-            self._journal.append((False, place, own))
         if not -_LARGEST <= value <= _LARGEST:
             value = _LARGEST if value > 0 else -_LARGEST
         count += 1
         step = time - last
         if count == 1:
-            own = own.copy()
             own[_LEVELS], own[_RANGES] = [value] * 5, [value] * 12
             renewal, step = _RENEWED, 0.0
         elif count == 2:  # noqa: PLR2004 - an interval takes two
@@ -575,8 +519,6 @@ class Detector:
         total, middle, its_total, its_middle = cells[last], cells[place], cells[its_last], cells[its_place]
         near = 2 * middle + cells[place - 1] + cells[place + 1]
         its_near = 2 * its_middle + cells[its_place - 1] + cells[its_place + 1]
-        if self._journal is not None:
-            self._journal.append((True, [place, last, its_place, its_last], [middle, total, its_middle, its_total]))
         if total < _FULL - 1:
             cells[place], cells[last] = middle + 1, total + 1
         else:

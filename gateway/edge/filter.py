@@ -65,7 +65,7 @@ class Filter:
         return {"inspector": self._inspector, "judge": self._judge, "watch": self._watch}
 
     def undo(self) -> None:
-        """Takes the last batch back, but for what has been learnt from it to tell faults: that is learnt once."""
+        """Takes the last batch back, but for what the detector and the judge have learnt: that is learnt once."""
         self._inspector.undo()
         self._watch.undo()
         if self._alarms is not None:

@@ -72,23 +72,21 @@ class Inspector:
         self._undo: Callable[[], None] = _nothing
 
     def inspect(self, readings: Readings) -> None:
-        """Flags every value in place. Nothing is changed when it raises."""
+        """Flags every value in place. When it raises, nothing is changed but what the detector has learnt."""
         self._undo = _nothing
         if not len(readings.channel):
             return
         self._make_ready()
-        self._detector.begin()
-        try:
-            if len(readings.channel) <= _FEW and len(few := readings.channel.tolist()) == len(set(few)):
-                self._inspect_few(readings, few)
-            else:
-                self._inspect_many(readings)
-        except Exception:
-            self._detector.undo()
-            raise
+        if len(readings.channel) <= _FEW and len(few := readings.channel.tolist()) == len(set(few)):
+            self._inspect_few(readings, few)
+        else:
+            self._inspect_many(readings)
 
     def undo(self) -> None:
-        """Takes the last batch back, as if it had never been inspected."""
+        """Takes the last batch back, but for what the detector has learnt: that is learnt once.
+
+        Of a reading that it knows already, the detector says nothing.
+        """
         self._undo()
         self._undo = _nothing
 
@@ -231,7 +229,7 @@ class Inspector:
             flag[missing] = MISSING
         if again is not none:
             flag[again] = REPEATED
-        # the last step that can fail, for it learns at once
+        # the last step that can fail, for it learns at once, and for good
         places = self._unusual(runs, limits, time, value, kept & (flag != FAIL))
         marks.add(places, Reason.UNUSUAL)
         flag[places] = SUSPECT
@@ -323,15 +321,10 @@ class Inspector:
         self._state[:, channel] = np.transpose(before)
         for other in others:
             other()
-        self._detector.undo()
 
     def _unusual(self, runs: Runs, limits: "_Limits", time: Ints, value: Floats, judged: Flags) -> Ints:
         """Places of the values at which the adaptive detector raises an alarm; it learns from all that are judged."""
         value = np.where(judged, value, np.nan)
-        if not runs.alone:
-            learning = np.zeros(len(runs.channel), bool)
-            learning[runs.of(limits.adaptive)] = True
-            self._detector.begin(runs.channel[learning])
         alarms = []
         for some in runs.rounds(limits.adaptive):
             channel = runs.channel[runs.of(some)]

@@ -122,25 +122,6 @@ def test_what_is_not_its_state_is_refused_and_changes_nothing() -> None:
     assert all(np.array_equal(array, good[name]) for name, array in detector.state(channel).items())
 
 
-@pytest.mark.parametrize("channels", [5, 40])
-def test_what_was_learnt_since_it_began_can_be_taken_back(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "_FULL", 64)  # rows of counts are halved often
-    time, value = recorded(channels, 700)
-    straight, wavering = Detector(1), Detector(1)
-    draw = np.random.default_rng(4)
-    everyone = np.arange(channels)
-    for row in range(len(value)):
-        wavering.begin(everyone if row % 2 else None)
-        before = wavering.state(everyone)
-        for _ in range(2):
-            some = draw.permutation(channels)[: draw.integers(1, channels + 1)]
-            wavering.score(some, time[row, some] + draw.integers(10**9), draw.normal(0, 9, len(some)))
-        wavering.undo()
-        assert all(np.array_equal(array, before[name]) for name, array in wavering.state(everyone).items())
-        judged = straight.score(everyone, time[row], value[row])
-        assert same(wavering.score(everyone, time[row], value[row]), judged)
-
-
 def test_the_less_sensitive_a_channel_the_more_evidence_an_alarm_takes() -> None:
     time, value = recorded(40, 1200)
     detectors = {factor: Detector() for factor in (0.0, 0.5, 1.0, 2.0)}
@@ -170,24 +151,19 @@ def test_sensitivity_is_that_of_each_channel() -> None:
 def test_state_does_not_grow_over_a_million_readings() -> None:
     detector = Detector(1000)
     channel = np.arange(1000)
-    detector.begin(channel)
     detector.score(channel, np.zeros(1000, np.int64), np.zeros(1000))
-    detector.begin()
     size = held(detector)
     draw = np.random.default_rng(3)
     for row in range(1, 1001):
-        detector.begin(channel)
         detector.score(channel, np.full(1000, row * MINUTES), draw.normal(0, 1, 1000))
-    detector.begin()
     assert held(detector) == size
     assert size / 1000 <= 4096
     assert all(np.isfinite(array).all() for array in detector.state(channel).values())
 
 
 def held(detector: Detector) -> int:
-    """Bytes of all its arrays, and of what it keeps to take back."""
-    arrays = (detector._state, detector._counts, detector._places._place, detector._spare)
-    return sum(array.nbytes for array in arrays) + len(detector._journal or ())
+    """Bytes of all its arrays."""
+    return sum(array.nbytes for array in (detector._state, detector._counts, detector._places._place))
 
 
 def test_only_channels_that_are_judged_take_memory() -> None:

@@ -239,14 +239,15 @@ def test_values_are_judged_alike_however_they_come_in_batches(
 
     def answers(by: Inspected, some: list[Message], *, twice: bool) -> list[Answer]:
         readings = by.decode(some)
-        if twice:
-            reason = readings.reason.copy()
-            by.inspector.inspect(readings)
-            by.inspector.undo()  # as if it had not been
-            readings.reason[:] = reason
+        reason = readings.reason.copy()
         by.inspector.inspect(readings)
+        said = by_quantity(readings)
+        if twice:
+            by.inspector.undo()  # as if it had not been, but for what the detector has learnt
+            readings.reason[:] = reason
+            by.inspector.inspect(readings)
         by.decoder.remember(readings.keys)
-        return by_quantity(readings)
+        return said
 
     with easily_alarmed():
         assert [
