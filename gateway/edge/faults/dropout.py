@@ -27,25 +27,29 @@ from gateway.edge.readings import Flags, Floats, Ints
 
 _OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
 _UNQUIET = 2.0  # of the usual activity of the neighbours: in a storm, anything jumps
+_OUT = 4.0  # spreads that zero is off the mean: then it is nothing that a channel counts to
 # Of zeros:
 _LATER = 3  # readings after the last, when they are judged: by then a slope that leads away is seen
 _LEAST = 3  # lost readings
 _SELDOM = 1.3  # decades by which a run of zeros is rare at least
 _FIRST = 0.3  # runs of zeros that stand for none
-_RARITY = 0.7  # share of the decades by which a run of zeros is rare that counts
 _BELOW = -10.0  # quantities that may be less than this are not zero for nothing: both steps have to be rare
 _SLOPE = 0.6, 0.8  # on a slope to zero, the last value is less than this share of the one before, and that one of its
 _MOST = 4.0  # decades that a step counts at most
 _OTHER = 0.5  # share of the decades of the less steep of two steps that counts
-_EVIDENCE = 3.7  # decades of all this, from which they are lost
+_SAID = 2.0, 6.0  # usual distances from zero that neighbours let expect, from which, and up to which, they are evidence
+_TELLS = 0.3  # decades for each
+_NOTHING = 0.1  # share of the usual size around, up to which a value is next to nothing
+_EVIDENCE = 4.3  # decades of all this, from which they are lost
+_BESIDE = 2  # readings before and after each lost one, that have to be on one side of zero
 _RARE = 1.0  # decades of the less steep step
 _TIED = 0.4  # correlation with neighbours that tell
 _EXPECTED = 1.35, 0.25  # usual distances from zero, and share of the usual size, that neighbours let expect at least
+_AROUND = 3  # readings before and after each lost one that are around it
+_FASTER = 1.5  # mean steps of those around, that the steps there and back are larger than
 # Of another constant:
-_AROUND = 3  # readings before and after each lost one, that have to be far from it, and on one side
 _STEPS = 8.0  # mean steps
 _DECADES = 4.0  # by which a step as large is rare
-_FASTER = 1.5  # mean steps of those around
 _MANY = 4  # lost readings
 _SHARE = 0.3  # of the median distance, that the least one is
 
@@ -72,7 +76,9 @@ class Dropout:
             ago[zero] = 0
         due = (ago == _LATER).nonzero()[0]
         if len(due):
-            due = due[(look.own[STEADY][due] < _OFTEN) & ~(look.beside[COMMON_ACTIVITY][due] > _UNQUIET)]
+            measures = look.own[STEADY][due] < _OFTEN
+            measures |= np.abs(look.own[MEAN][due]) > _OUT * look.spread[due]
+            due = due[measures]
             if len(due):
                 self._try_zeros(look, own, due)
         still = own[STILL]
@@ -95,11 +101,16 @@ class Dropout:
     def _try_zeros(look: Look, own: Floats, places: Ints) -> None:
         """Calls zeros that were lost, once values have been there again for a while."""
         window = look.window(places, WINDOW)
-        lost = window.value == 0
-        found = _are_new(look, own, places, window, lost)
+        every = window.value == 0
+        # zeros that are true may have come shortly before: those count that are less than a few readings apart
+        apart = ~every[:, :-3] & ~every[:, 1:-2] & ~every[:, 2:-1]
+        last = every.copy()
+        last[:, :-3] &= ~np.logical_or.accumulate(apart[:, ::-1], 1)[:, ::-1]
+        found_all, found_last = (_are_new(look, own, places, window, lost) for lost in (every, last))
+        found = found_all | found_last
         own[RUNS, places[~found]] += 1
         for row in np.flatnonzero(found).tolist():
-            _say(look, own, int(places[row]), window.time[row], lost[row])
+            _say(look, own, int(places[row]), window.time[row], (last if found_last[row] else every)[row])
 
     @staticmethod
     def _try(look: Look, own: Floats, places: Ints) -> None:
@@ -147,24 +158,49 @@ def _are_new(look: Look, own: Floats, places: Ints, window: Window, lost: Flags)
     fall = np.where(lost[:, 0], np.abs(own[FALL, places]), 0)[:, None]
     ends = np.concatenate((size[:, :-1] * into, size[:, 1:] * out, fall), 1)
     ends.partition(ends.shape[1] - 2, 1)
+    around = _beside(lost, _AROUND) & (size > 0)
+    # where it goes that fast all around, it goes there by itself; and from next to nothing, there is no step
+    usual_end = ends.sum(1) / np.maximum(np.count_nonzero(ends, 1), 1)
+    found: Flags = usual_end > _FASTER * _pace(value, around)
+    found &= np.where(ends > 0, ends, np.inf).min(1) > _NOTHING * _middle(np.where(around, size, np.nan))
+    # in a storm, steps are larger everywhere
+    ends /= np.fmax(look.beside[COMMON_ACTIVITY, places] / _UNQUIET, 1)[:, None]
     steep, other = (np.minimum(_decades(look, places, ends[:, place]), _MOST) for place in (-1, -2))
     rare = np.log10(look.own[COUNT, places] / (own[RUNS, places] + _FIRST))
-    score = steep + _OTHER * other + _RARITY * rare - np.log10(np.maximum(into.sum(1), 1))
-    found: Flags = (score >= _EVIDENCE) & (many >= _LEAST) & ~slope & ~look.young[places]
-    found &= rare > _SELDOM
-    found &= (value > 0).any(1) != (value < 0).any(1)
+    score = steep + _OTHER * other + rare - np.log10(np.maximum(into.sum(1), 1))
+    found &= (many >= _LEAST) & ~slope & ~look.young[places] & (rare > _SELDOM)
+    beside = _beside(lost, _BESIDE) & (value != 0)
+    found &= (beside & (value > 0)).any(1) != (beside & (value < 0)).any(1)
     found &= (look.rules.suspect_low[look.rule[places]] > _BELOW) | (other > _RARE)
+    found &= score >= _EVIDENCE - _TELLS * (_SAID[1] - _SAID[0])
     if not found.any():
         return found
     said = _middle(np.where(lost & np.isfinite(window.common), window.common, np.nan))
-    expected = look.own[MEAN, places] + look.shown[places] * said
+    expected = np.abs(look.own[MEAN, places] + look.shown[places] * said)
     heard = np.isfinite(said) & (look.tie[places] > _TIED)
-    least = np.maximum(
-        _EXPECTED[0] * look.own[APART, places] * look.spread[places],
-        _EXPECTED[1] * _middle(np.where(lost, np.nan, size)),
-    )
-    found &= ~heard | (np.abs(expected) > least)
+    usual = look.own[APART, places] * look.spread[places]
+    with np.errstate(divide="ignore"):
+        tells = _TELLS * (np.minimum(expected / usual, _SAID[1]) - _SAID[0])
+    found &= score + np.where(heard, tells, 0) >= _EVIDENCE
+    least = np.maximum(_EXPECTED[0] * usual, _EXPECTED[1] * _middle(np.where(value == 0, np.nan, size)))
+    found &= ~heard | (expected > least)
     return found
+
+
+def _beside(lost: Flags, readings: int) -> Flags:
+    """bool[m, k], which readings are not lost, but within so many of one that is."""
+    beside = np.zeros_like(lost)
+    for shift in range(1, readings + 1):
+        beside[:, shift:] |= lost[:, :-shift]
+        beside[:, :-shift] |= lost[:, shift:]
+    return beside & ~lost
+
+
+def _pace(value: Floats, around: Flags) -> Floats:
+    """float64[m], the mean step between readings that follow one another and are both around lost ones."""
+    pairs = around[:, 1:] & around[:, :-1]
+    pace: Floats = (np.abs(np.diff(value)) * pairs).sum(1) / np.maximum(pairs.sum(1), 1)
+    return pace
 
 
 def _slopes(size: Floats) -> Flags:
@@ -193,11 +229,7 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
         off: float64[m, k], by how much the latest readings are off the constant value.
         lost: bool[m, k], which of them may be lost.
     """
-    around = np.zeros_like(lost)
-    for shift in range(1, _AROUND + 1):
-        around[:, shift:] |= lost[:, :-shift]
-        around[:, :-shift] |= lost[:, shift:]
-    around &= ~lost
+    around = _beside(lost, _AROUND)
     one_sided = (around & (off > 0)).any(1) != (around & (off < 0)).any(1)
     far = np.where(around, np.abs(off), np.nan)
     # the step there is known even if it was before the first of the readings
@@ -205,9 +237,7 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
     nearest = np.minimum(np.nanmin(far, 1), there)
     share = nearest / np.maximum(_middle(far), there * lost[:, 0])
     # where it goes that fast all around, it goes there by itself
-    pairs = around[:, 1:] & around[:, :-1]
-    pace = (np.abs(np.diff(off)) * pairs).sum(1) / np.maximum(pairs.sum(1), 1)
-    found: Flags = one_sided & (nearest > _FASTER * pace) & (lost.sum(1) >= _MANY) & (share >= _SHARE)
+    found: Flags = one_sided & (nearest > _FASTER * _pace(off, around)) & (lost.sum(1) >= _MANY) & (share >= _SHARE)
     found &= (nearest >= _STEPS * look.own[STEP, places]) & (_decades(look, places, nearest) >= _DECADES)
     return found
 

@@ -76,18 +76,43 @@ def test_zeros_that_the_neighbours_have_as_well_are_true() -> None:
     assert {verdict.what for verdict in say([Dropout()], alone)} == {What.DROPOUT}
 
 
-def test_zeros_in_a_storm_that_all_feel_are_not_called() -> None:
-    calm, storm = {}, {}
+def test_a_storm_that_throws_values_to_zero_and_back_is_true() -> None:
+    town = {}
     for number in range(6):
         random = np.random.default_rng(number)
         values = np.maximum(dust(12) + random.integers(-2, 3, 1000), 3)
-        shaken = values.copy()
-        shaken[AT - 20 : AT + 20] += random.integers(0, 80, 40)
-        calm[f"s{number}"], storm[f"s{number}"] = {"no2": values}, {"no2": shaken}
-    for town in (calm, storm):
-        town["s0"]["no2"][AT : AT + 5] = 0
-    assert {verdict.what for verdict in say([Dropout()], calm)} == {What.DROPOUT}
-    assert say([Dropout()], storm) == []
+        unrest = np.convolve(random.normal(0, 30, 42), (0.3, 0.6, 1), "valid")
+        values[AT - 20 : AT + 20] += unrest
+        town[f"s{number}"] = {"no2": np.maximum(values.round(), 0)}
+    assert sum((its["no2"] == 0).sum() for its in town.values()) > 5
+    assert say([Dropout()], town) == []
+
+
+def test_zeros_in_a_storm_are_called_where_values_stay_far_from_it() -> None:
+    town = {}
+    for number in range(6):
+        random = np.random.default_rng(number)
+        values = np.maximum(dust(12) + random.integers(-2, 3, 1000), 3)
+        values[AT - 20 : AT + 20] += random.integers(150, 230, 40)
+        town[f"s{number}"] = {"no2": values}
+    assert say([Dropout()], town) == []
+    town["s0"]["no2"][AT : AT + 6] = 0
+    assert places(say([Dropout()], town), What.DROPOUT) == [(AT, AT + 5)]
+
+
+def test_zeros_count_that_come_after_true_ones() -> None:
+    """A wind that was calm for an hour on a slope, then drops out from a fresh breeze."""
+    random = np.random.default_rng(15)
+    values: Floats = np.round(0.5 + random.gamma(2.0, 0.6, 1000), 1)
+    values[AT - 8 : AT + 9] = 0.9, 0.5, 0.2, 0, 0.4, 1.1, 2.8, 4.1, 0, 0, 4.4, 0, 0, 0, 0, 3.6, 3.1
+    assert places(say([Dropout()], {"a": {"wind_speed": values}}), What.DROPOUT) == [(AT, AT + 1), (AT + 3, AT + 6)]
+
+
+def test_zeros_amid_frost_are_called_though_it_was_warmer_the_day_before() -> None:
+    values = weather(16)
+    values[AT - 20 : AT - 4] = np.linspace(12, -6, 16).round(1)
+    values[AT - 4 : AT + 12] = -7.1, -7.6, -8.2, -8.0, 0, 0, -7.7, 0, 0, 0, 0, -8.4, -8.1, -7.6, -7.2, -7.0
+    assert places(say([Dropout()], {"a": {"temperature": values}}), What.DROPOUT) == [(AT, AT + 1), (AT + 3, AT + 6)]
 
 
 def test_wind_falls_calm_without_a_fault() -> None:
