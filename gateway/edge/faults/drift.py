@@ -19,13 +19,17 @@ _BLOCKS = 2 * _DAY  # in which a drift is looked for
 _KNOWN = 10 * _DAY  # blocks after which it is known how far a channel wanders by itself
 _MEMORY = 30 * _DAY  # blocks over which that is learnt,
 _BASE = 3 * _DAY  # and over which is taken from where it went away
-_TIED = 0.5  # correlation with the neighbours from which they say anything
-_FAR = 4.0  # times that it usually is away
-_MUCH = 0.4  # spreads that it has to be away, beside
-_UNSURE = 0.7  # of what the neighbours let expect: what they see, it may see more or less of
-_EVEN = 10.0  # how much the rise is above the scatter about it
+_TIED = 0.3  # correlation with the neighbours from which they say anything
+_MUCH = 0.25  # spreads that it has to be away at least
 _MANY = 3  # neighbours at the least: of two sensors that part, either may be the one that drifts
-_COMPANY = 0.6  # of how far it is away, what the other quantities may be,
+# What is for a drift, and against it: log-odds, by ridge-regularised logistic regression on the Beijing recordings with
+# drifts and seasons put in by two injectors.
+_AGAINST = 9.2
+_FOR_EVEN = 2.66  # logarithm of how much the rise is above the scatter about it
+_FOR_TIED = 4.4  # correlation with the neighbours
+_AGAINST_COMMON = 0.85  # how far these went, by how far it is away: what they see, it may see more or less of
+_COMMON_AT_MOST = 4.0
+_COMPANY = 0.6  # of how far it is away, in times as usual, what the other quantities may be,
 _PEERS = 0.5  # and what another sensor may be, to the same side
 _LOOKED_INTO = 3.0, 2.0  # evenness, and times that it usually is away, from which hardly anything is learnt
 _RETURNED = 0.5  # of how far it was, at which a drift is over
@@ -115,18 +119,22 @@ class Drift:
         self._latest[channel] = np.stack((look.rule[places], block, course.away), 1)
         looked_into = (course.even > _LOOKED_INTO[0]) & (course.far > _LOOKED_INTO[1])
         look.own[known.HELD, places[looked_into]] = look.own[known.COUNT, places[looked_into]] + many[looked_into]
-        call = (course.far > _FAR) & (course.even > _EVEN) & (kept[:, _COUNT] > _KNOWN)
-        call &= np.abs(course.away) - _UNSURE * slope * np.abs(course.common) > _MUCH
-        call &= (look.tie[places] > _TIED) & (look.own[known.CALLED, places] == 0)
-        for number in np.flatnonzero(call):
+        away, tie = np.abs(course.away), look.tie[places]
+        moved = slope * np.abs(course.common) / away
+        odds = _FOR_EVEN * np.log(np.maximum(course.even, _LEAST)) + _FOR_TIED * tie
+        odds -= _AGAINST + _AGAINST_COMMON * np.minimum(moved, _COMMON_AT_MOST)
+        call = (odds > 0) & (away > _MUCH) & (kept[:, _COUNT] > _KNOWN)
+        call &= (tie > _TIED) & (look.own[known.CALLED, places] == 0)
+        for number in np.flatnonzero(call).tolist():
             place = int(places[number])
             company = course.far[(look.sensor[places] == look.sensor[place]) & (places != place)]
             company = np.nanmax(company, initial=0)
             peers = self._peers(look, place)
-            no_peer = peers.max(initial=0) < _PEERS * abs(course.away[number])
-            if company < _COMPANY * course.far[number] and no_peer and len(peers) >= _MANY:
-                since = (block[number] + 1 - _DAY) * _BLOCK
-                look.begin(place, What.DRIFT, since, 0.8, ("neighbours", "even"))
+            alone = company < _COMPANY * course.far[number] and peers.max(initial=0) < _PEERS * away[number]
+            if alone and len(peers) >= _MANY:
+                since = (block[number] + 1 - _DAY // 2) * _BLOCK  # it had begun by then
+                confidence = float(1 / (1 + np.exp(-odds[number])))
+                look.begin(place, What.DRIFT, since, confidence, ("neighbours", "even"))
                 kept[number, _CALLED] = course.away[number]
         if lasting.any():
             over = lasting & _over(kept, course, slope)
