@@ -258,8 +258,8 @@ def test_a_direction_turns_through_north_without_a_jump() -> None:
 
 
 def test_a_flat_line_is_suspect_after_its_time_and_good_again_when_it_moves() -> None:
-    flags = Way().flags("temperature", [20.0] * 5 + [20.5], 60 * MINUTE)
-    assert flags == [1, 1, 1, 3, 3, 1]
+    flags = Way().flags("temperature", [20.0] * 8 + [20.5], 60 * MINUTE)
+    assert flags == [1, 1, 1, 1, 1, 1, 3, 3, 1]
 
 
 def test_calm_wind_is_not_a_flat_line() -> None:

@@ -16,13 +16,14 @@ from gateway.edge.faults.look import (
     QUICK,
     STEADY,
     STEP,
+    ZEROS,
     Look,
     What,
     Window,
 )
 from gateway.edge.readings import Floats, Ints
 
-JUMP, AT, DUE, WIDTH, PENDING, MANY, SIZES, TOLD = range(8)
+JUMP, AT, DUE, WIDTH, PENDING, MANY, SIZES = range(7)
 _LARGE = 4.0  # mean steps, from which a step is looked at
 _WIDEST = 3  # readings that a spike has at most
 _NEIGHBOURS = 12  # that are asked at most
@@ -40,11 +41,10 @@ _RETURN = 0.3  # of its size: a gust has more left after a reading
 _NOBODY = -1.0  # what stands for the moves of neighbours, and of other quantities, where there are none,
 _NEIGHBOUR, _MOVED, _OTHER = 16, 19, 20  # in these columns, and how far a neighbour moved
 _FELT, _ALIKE = 1.25, 0.4  # of these, from which a neighbour felt it, too: it is no fault, whatever its shape
-_PERHAPS = -0.5  # log-odds from which it is suspect
-_CLEAR = 8.0  # times the unrest around it, from which a spike is suspect
-_FAR = 62.0  # the same times its size in spreads
+_CLEAR = 6.0  # times the unrest around it, from which a spike is suspect
+_FAR = 40.0  # the same times its way back in spreads
 _RARE, _WIDE = 5.0, 1.0  # decades and spreads, from which a step is
-_PAUSE = 12  # readings between two alarms
+_MOSTLY = 0.5  # share of zeros from which a channel has nothing but spikes, as rain does, and none is a fault
 # What is known of a spike, in the order of _evidence: its mean and spread over all that are looked at, and the
 # log-odds of a fault: the constant first, then each, and each with each. By ridge-regularised logistic regression on
 # recordings of air (Beijing) and of rivers (Logan) with spikes and look-alike events put in by two injectors.
@@ -86,11 +86,10 @@ class Spike:
     """Calls readings that are far out between others that are not.
 
     Its rows are the last large step and its count, the count at which a spike is judged, its width and its
-    size, the number of earlier spikes and the sum of the logarithms of their sizes, and the
-    count of the last alarm.
+    size, the number of earlier spikes and the sum of the logarithms of their sizes.
     """
 
-    rows = 8
+    rows = 7
 
     def judge(self, look: Look, own: Floats) -> None:
         """Finds large steps, steps back, and judges the spikes that are due."""
@@ -107,7 +106,7 @@ class Spike:
                 own[DUE, due] = 0
         places = (look.size > _LARGE * look.own[STEP]).nonzero()[0]
         if len(places):
-            places = places[~(look.young[places] | look.gap[places])]
+            places = places[~(look.young[places] | look.gap[places]) & (look.own[ZEROS][places] < _MOSTLY)]
             if len(places):
                 self._step(look, own, places)
 
@@ -134,9 +133,7 @@ class Spike:
         if not np.count_nonzero(rare):
             return
         rare &= look.size[places] > _WIDE * look.spread[places]
-        rare &= look.own[COUNT][places] - own[TOLD][places] > _PAUSE
         for place in places[rare].tolist():
-            own[TOLD, place] = look.own[COUNT, place]
             look.say(place, look.time[place], look.time[place], What.UNDECIDED, 0.5, ["rare step"])
 
     def _decide(self, look: Look, own: Floats, places: Ints, width: int) -> None:
@@ -158,13 +155,13 @@ class Spike:
         if not len(at):
             return
         places, size, clear = places[at], size[at], size[at] / unrest[at]
-        far = size / np.maximum(look.spread[places], 1e-12)
         window = window.some(at)
+        left = np.abs(window.value[:, _BEFORE + width] - window.value[:, _BEFORE - 1])
+        far = (size - left) / np.maximum(look.spread[places], 1e-12)
         common = window.common[:, _BEFORE : _BEFORE + width].astype(np.float64)
         odds = _odds(_evidence(look, places, window, size, out[at], clear, rate[at]))
         odds -= _AGAINST_EVENT * np.maximum(np.abs(np.nan_to_num(common)).max(1) - _EVENT, 0)
-        suspect = (odds > _PERHAPS) | ((clear > _CLEAR) & (clear * far > _FAR))
-        suspect &= own[TOLD, places] < own[AT, places] - _PAUSE
+        suspect = (clear > _CLEAR) & (clear * far > _FAR)
         for number in np.flatnonzero((odds > _SURE) | suspect).tolist():
             place, its = int(places[number]), window.time[number]
             since, until = its[_BEFORE], its[_BEFORE + width - 1]

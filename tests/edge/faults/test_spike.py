@@ -90,6 +90,18 @@ def test_a_jump_that_is_rare_is_suspect_once() -> None:
     assert places(say([Spike()], {"a": {"temperature": values}}), What.UNDECIDED) == [(AT, AT)]
 
 
+def test_a_rare_jump_soon_after_another_is_suspect_too() -> None:
+    values = weather(1)
+    values[AT : AT + 6] += 20
+    assert places(say([Spike()], {"a": {"temperature": values}}), What.UNDECIDED) == [(AT, AT), (AT + 6, AT + 6)]
+
+
+def test_short_showers_are_no_spikes() -> None:
+    generator = np.random.default_rng(1)
+    showers = np.where(generator.random(1000) < 0.03, generator.exponential(3, 1000).round(1), 0.0)
+    assert say([Spike()], {"a": {"rain": showers}}) == []
+
+
 def test_what_is_said_does_not_depend_on_what_comes_later() -> None:
     values = weather(1)
     values[[500, AT]] += 20
