@@ -2,7 +2,7 @@
 
 Some quantities hardly move by themselves, and all are still at the end of what they can be: no wind, saturated air, a
 concentration below the limit of detection. So a run of one value is held against the longest that the channel had by
-itself, and only within its range.
+itself: within its range, and, apart from that, at the ends of it, where it takes more to call it.
 """
 
 import numpy as np
@@ -25,10 +25,12 @@ from gateway.edge.faults.look import (
 )
 from gateway.edge.readings import Flags, Floats, Ints
 
-RUN, LONGEST, LOW, HIGH = range(4)
+RUN, LONGEST, LOW, HIGH, ASIDE = range(5)
 _OUTSIDE, _INSIDE, _AT_END = range(3)
 _MEMORY = 28 * 86_400_000.0  # ms in which the longest run is forgotten
 _LONGER = 0.5  # repeats more than the longest run, which fades, from which a run is longer
+_LONGER = 0.5  # repeats more than the longest run, which fades, from which a run is longer
+_SHORT = 4  # repeats at an end of the range that any channel may have
 _OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
 _BEYOND = 0.03  # share of the values beyond each end of the usual range
 _PACE = 0.02  # of the spread, by which the ends follow
@@ -37,6 +39,7 @@ _LEAST = 0.01  # of the range, off the very end
 _NEAR = 0.2  # of the range, within which a bound is what ends it
 _AWAY = 0.5  # of the range, from which a value is none of its own
 _QUIET = 0.4  # of the usual activity
+_CALM = 0.1  # the same, where hardly anything moves
 _ASIDE = 3  # readings of the neighbours at both ends that do not count
 _SEEN = 3.0  # usual distances from what the neighbours say
 _JUMP = 6.0  # mean steps; a value that comes back with such a step was not there all the time
@@ -45,27 +48,31 @@ _JUMP = 6.0  # mean steps; a value that comes back with such a step was not ther
 class Stuck:
     """Calls a value that repeats itself for too long.
 
-    Its rows are the repeats so far, the most that were the channel's own, and the ends of its usual range.
+    Its rows are the repeats so far, the most that were the channel's own, the ends of its usual range, and the most
+    repeats that were the channel's own at these ends or beyond.
     """
 
-    rows = 4
+    rows = 5
 
     def judge(self, look: Look, own: Floats) -> None:
         """Counts repeats, calls what is too long, and ends what moves again."""
-        run, longest, low, high = own
+        run, longest, low, high, aside = own
         still = look.still
         if np.count_nonzero(run):
             tried = (run >= 1.5 * longest + 6).nonzero()[0]
             if len(tried):
                 self._try(look, own, tried[~look.young[tried]], still)
-        forgotten = longest * look.own[INTERVAL]
-        forgotten /= _MEMORY
-        longest -= forgotten
-        ended = ((run > longest + _LONGER) & ~still).nonzero()[0]
+        kept = 1 - look.own[INTERVAL] / _MEMORY
+        longest *= kept
+        aside *= kept
+        ended = ((run > np.minimum(longest, np.maximum(aside, _SHORT)) + _LONGER) & ~still).nonzero()[0]
         if len(ended):
-            its = ended[(look.own[CALLED][ended] != What.STUCK) & (_inside(look, own, ended) == _INSIDE)]
-            most = np.where(look.young[its], np.inf, 1.5 * longest[its] + 3)  # a fault that was not seen teaches little
-            longest[its] = np.minimum(run[its], most)
+            ended = ended[look.own[CALLED][ended] != What.STUCK]
+            inside = _inside(look, own, ended) == _INSIDE
+            for most, its in ((longest, ended[inside]), (aside, ended[~inside])):
+                # a fault that was not seen teaches little
+                taught = np.where(look.young[its], np.inf, 1.5 * most[its] + 3)
+                most[its] = np.maximum(most[its], np.minimum(run[its], taught))
         run += 1
         run *= still
         if look.some_young:
@@ -96,27 +103,35 @@ class Stuck:
         places = places[~of_stuck]
         places = places[look.own[CALLED, places] == 0]
         where, steady = _inside(look, own, places), look.own[STEADY, places] >= _OFTEN
-        # at an end of what is usual it may be calm: then what neighbours tell is believed, if this is far from that
-        plain = (where == _INSIDE) & ~steady
-        far = (look.size[places] > look.own[QUICK, places]) | ((where == _AT_END) & ~steady & _is_apart(look, places))
-        its = plain | ((where != _OUTSIDE) & far)
-        places, plain = places[its], plain[its]
         goes_on = still[places]
-        look.own[HELD, places[goes_on]] = look.own[COUNT, places[goes_on]] + 1
-        # a channel that is young has not had its longest run yet
-        usual = own[LONGEST, places] * (1 + 200 / look.own[COUNT, places])
         many = own[RUN, places] + goes_on
+        plain = (where == _INSIDE) & ~steady
+        # at an end of what is usual it may be calm: then what neighbours tell is believed, if this is far from that
+        far = (look.size[places] > look.own[QUICK, places]) | ((where == _AT_END) & ~steady & _is_apart(look, places))
+        # a channel that is young has not had its longest run yet
+        older = 1 + 200 / look.own[COUNT, places]
+        # or if it was never still for so long there, either
+        most = np.maximum(np.maximum(own[LONGEST, places], own[ASIDE, places]), _SHORT)
+        longer = (where != _INSIDE) & ~steady & (look.own[LAST, places] != 0) & (many >= 2 * most * older + 12)
+        its = plain | ((where != _OUTSIDE) & far) | longer
+        places, plain, longer, where, goes_on = places[its], plain[its], longer[its], where[its], goes_on[its]
+        many, usual = many[its], own[LONGEST, places] * older[its]
+        look.own[HELD, places[goes_on]] = look.own[COUNT, places[goes_on]] + 1
         back = ~goes_on & (look.size[places] > _JUMP * look.own[STEP, places])
         moved = _moved_beside(look, places, many)
-        # where it is quiet all around, it may be quiet here
-        lively = ~(look.beside[COMMON_ACTIVITY, places] < _QUIET)
-        called = (moved | (back & lively)) & (many >= 1.5 * usual + 6)
-        called &= moved | plain
+        # where it is quiet all around, it may be quiet here; but then nothing leads back with a rare step
+        activity = look.beside[COMMON_ACTIVITY, places]
+        lively, calm = ~(activity < _QUIET), activity < _CALM
+        rare = look.size[places] > look.own[QUICK, places]
+        called = (moved | (back & (lively | rare))) & (moved | plain) & (many >= 1.5 * usual + 6)
         called |= goes_on & lively & (moved | plain) & (many >= 2 * usual + 12)
-        for place, repeats in zip(places[called].tolist(), many[called].astype(int).tolist(), strict=True):
+        called |= goes_on & plain & ~calm & (many >= 3 * usual + 18)
+        called |= longer & lively & (where == _AT_END)
+        for number in np.flatnonzero(called).tolist():
+            place, repeats = int(places[number]), int(many[number])
             # as many repeats as are usual may be its own
-            since = _since(look, place, repeats - int(own[LONGEST, place]) + (not still[place]))
-            if still[place]:
+            since = _since(look, place, repeats - int(own[LONGEST, place]) + (not goes_on[number]))
+            if goes_on[number]:
                 look.begin(place, What.STUCK, since, 0.95, ["repeated"])
             else:
                 look.say(place, since, look.own[TIME, place], What.STUCK, 0.9, ["repeated", "step back"])

@@ -73,6 +73,36 @@ def test_low_values_that_stay_are_stuck_if_the_neighbours_rise_and_a_jump_leads_
     assert {verdict.channel for verdict in say([Stuck()], {**town, "s0": {"pm25": dust}})} == {0}
 
 
+def test_a_light_wind_that_stays_is_stuck_if_it_never_did_and_blows_elsewhere() -> None:
+    town = {}
+    for number in range(5):
+        random = np.random.default_rng(number)
+        wind = 2.2 + 1.8 * np.sin(np.arange(1000) / 9) + random.normal(0, 0.15, 1000)
+        town[f"s{number}"] = {"wind_speed": np.maximum(wind.round(1), 0)}
+    assert say([Stuck()], town) == []
+    wind = town["s0"]["wind_speed"].copy()
+    low = int(np.argmin(wind[700:750])) + 700
+    wind[low : low + 30] = 0.3
+    assert {verdict.channel for verdict in say([Stuck()], {**town, "s0": {"wind_speed": wind}})} == {0}
+    # but not if it often stays so
+    often = wind.copy()
+    for begin in range(60, 690, 70):
+        often[begin : begin + 24] = 0.3
+    assert say([Stuck()], {**town, "s0": {"wind_speed": often}}) == []
+
+
+def test_a_value_that_stays_in_a_quiet_time_is_stuck_if_a_jump_leads_back() -> None:
+    sensors = {}
+    for seed in range(3):
+        values = weather(1) + seed
+        values[SINCE - 20 : UNTIL + 20] = values[SINCE - 20] + 0.1 * (np.arange(UNTIL - SINCE + 40) // 2 % 2)
+        sensors[str(seed)] = {"temperature": values}
+    assert say([Stuck()], sensors) == []
+    values = sensors["0"]["temperature"]
+    values[SINCE : SINCE + 16], values[SINCE + 16 :] = values[SINCE - 1], values[SINCE + 16 :] + 6
+    assert [verdict.channel for verdict in say([Stuck()], sensors)] == [0]
+
+
 def test_a_channel_that_is_young_is_not_judged() -> None:
     values = weather(1, 90)
     values[40:80] = values[39]
