@@ -99,7 +99,9 @@ class Stuck:
             still: bool[n], whether the run goes on.
         """
         of_stuck = look.own[CALLED, places] == What.STUCK
-        look.end(places[of_stuck & ~still[places]])
+        over = places[of_stuck & ~still[places]]
+        look.end(over)
+        own[RUN, over] = 0  # it teaches nothing of what the channel does by itself
         places = places[~of_stuck]
         places = places[look.own[CALLED, places] == 0]
         where, steady = _inside(look, own, places), look.own[STEADY, places] >= _OFTEN
@@ -135,6 +137,7 @@ class Stuck:
                 look.begin(place, What.STUCK, since, 0.95, ["repeated"])
             else:
                 look.say(place, since, look.own[TIME, place], What.STUCK, 0.9, ["repeated", "step back"])
+                own[RUN, place] = 0
 
 
 def _since(look: Look, place: int, readings: int) -> float:

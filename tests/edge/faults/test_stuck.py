@@ -32,6 +32,15 @@ def test_what_lasts_is_over_with_the_first_value_that_moves() -> None:
     assert [since // 35 for since, _ in said] == [SINCE // 35, SINCE // 35 + 1]
 
 
+def test_faults_that_were_called_do_not_teach_that_this_is_usual() -> None:
+    values = weather(1)
+    begins = [300 + 60 * number for number in range(10)]
+    for begin in begins:
+        values[begin : begin + 26] = values[begin - 1]
+    said = places(say([Stuck()], {"a": {"temperature": values}}), What.STUCK)
+    assert [(since - 290) // 60 for since, _ in said] == list(range(10))
+
+
 def test_nothing_is_called_in_ordinary_weather() -> None:
     sensors = {str(seed): {"temperature": weather(seed)} for seed in range(6)}
     assert say([Stuck()], sensors) == []
