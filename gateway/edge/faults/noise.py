@@ -2,7 +2,9 @@
 
 What is added knows nothing of the reading before: steps turn again and again, and the change over two readings is no
 larger than over one. In a storm each value has to do with the one before, and the other quantities of the sensor and
-its neighbours are unquiet, too. Some sensors are noisy at times by themselves, so only more than that is called.
+its neighbours are unquiet, too. Bubbles, drops and puffs go one way; noise goes up as often as down, which is asked of
+channels whose neighbours tell too little. Some sensors are noisy at times by themselves, so only more than that is
+called.
 """
 
 import numpy as np
@@ -14,7 +16,6 @@ from gateway.edge.faults.look import (
     COMMON_JUMPS,
     COUNT,
     INTERVAL,
-    QUICK,
     STEADY,
     STEP,
     TURNS,
@@ -32,13 +33,13 @@ _ALTERNATING = 0.5  # share of steps that turn: two in three in noise, one in tw
 _SERIAL = -0.3  # correlation of a step and the next: -0.5 in noise
 _GROWTH = 1.35  # mean square of a change over two readings by that over one: 1 in noise, 2 in a random walk
 _EVEN = 0.6  # median step by the mean: 0.85 in noise, less where single steps stand out
-_MORE = 2.0  # times the usual step, and the unrest of others, that the median step is
-_TAIL = 0.25  # of the size that one step in a hundred has,
-_LEAST = 0.3  # and of the spread, that the median step is
-_UNQUIET = 1.5  # usual activity of others, from which there is a storm
+_MORE_BESIDE, _MORE = 2.5, 3.0  # times the usual step that the median step is: less for fewer readings, with witnesses
+_LEAST = 0.1  # of the spread, that the median step is
+_UNQUIET_BESIDE, _UNQUIET = 2.0, 1.5  # usual activity of others, from which there is a storm
+_LOPSIDED = 0.5  # skewness, from which it goes one way
 _JUMPED = 0.15  # share of the neighbours that jumped
 _TOGETHER = 5.0  # squared correlation of steps, times their number, from which two channels move together
-_RECORD = 0.6  # of the strongest noise of other times, from which noise is more than the channel has by itself
+_RECORD = 0.4  # of the strongest noise of other times, from which noise is more than the channel has by itself
 _MEMORY = 80 * 86_400_000.0  # ms in which earlier noise is forgotten
 _BETWEEN = 86_400_000.0  # ms without noise, after which it is another time
 _COUNTS = 0.7  # share of steps that are none, from which a channel counts rather than measures
@@ -70,14 +71,14 @@ class Noise:
             own[NEXT, places] = look.own[COUNT][places] + _AGAIN
             few = look.own[INTERVAL][places] * _MOST > 2 * _TIME
             few &= np.isfinite(look.beside[COMMON_ACTIVITY][places])
-            for many, its in ((_FEWEST, places[few]), (_MOST, places[~few])):
+            for its, beside in ((places[few], True), (places[~few], False)):
                 if len(its):
-                    self._look(look, own, its, many)
+                    self._look(look, own, its, beside=beside)
 
     @staticmethod
-    def _look(look: Look, own: Floats, places: Ints, many: int) -> None:
-        """Calls noise by so many readings."""
-        window = look.window(places, many)
+    def _look(look: Look, own: Floats, places: Ints, *, beside: bool) -> None:
+        """Calls noise: by few readings, if there are neighbours to bear witness."""
+        window = look.window(places, _FEWEST if beside else _MOST)
         rough, strength = _roughness(window.value)
         places, strength = places[rough], strength[rough]
         if not len(places):
@@ -89,14 +90,17 @@ class Noise:
         usual = np.maximum(look.own[STEP, places], 1e-300)
         more = strength / usual
         others = np.fmax(look.beside[COMMON_ACTIVITY, places], 1)
-        for number in np.flatnonzero(more > _MORE).tolist():
+        least = _MORE_BESIDE if beside else _MORE
+        for number in np.flatnonzero(more > least).tolist():
             others[number] = max(others[number], _company(look, int(places[number]), steps[number]))
-        more /= others
+        more /= np.sqrt(others)
         another = look.time[places] - own[LAST, places] > _BETWEEN
         record = own[RECORD, places] * np.exp((own[LAST, places] - look.time[places]) / _MEMORY)
         record = np.where(another, np.maximum(record, own[BOUT, places]), record)
-        called = (more > np.maximum(_MORE, _RECORD * record)) & (others < _UNQUIET) & (look.own[CALLED, places] == 0)
-        called &= strength > np.maximum(_TAIL * look.own[QUICK, places], _LEAST * look.spread[places])
+        called = (more > np.maximum(least, _RECORD * record)) & (look.own[CALLED, places] == 0)
+        called &= (others < (_UNQUIET_BESIDE if beside else _UNQUIET)) & (strength > _LEAST * look.spread[places])
+        if not beside:
+            called &= np.abs(_skewness(window.value[rough])) < _LOPSIDED
         own[RECORD, places], own[LAST, places] = record, look.time[places]
         own[BOUT, places] = np.maximum(np.where(another, 0, own[BOUT, places]), more)
         own[SEEN, places] = np.fmax(np.where(another, 0, own[SEEN, places]), look.beside[COMMON_JUMPS, places])
@@ -139,3 +143,15 @@ def _roughness(value: Floats) -> tuple[Flags, Floats]:
     step = np.clip(step - step.mean(1, keepdims=True), -3 * median[:, None], 3 * median[:, None])
     serial = (step[:, 1:] * step[:, :-1]).sum(1) < _SERIAL * (step**2).sum(1)
     return turned & growth & serial & (median > _EVEN * mean), median
+
+
+def _skewness(value: Floats) -> Floats:
+    """float64[m], of what is left of some windows without their trend.
+
+    Args:
+        value: float64[m, k].
+    """
+    place = np.arange(value.shape[1]) - (value.shape[1] - 1) / 2
+    rest = value - value.mean(1, keepdims=True)
+    rest -= np.outer(rest @ place / (place @ place), place)
+    return np.asarray((rest**3).mean(1) / np.maximum((rest**2).mean(1) ** 1.5, 1e-300))
