@@ -62,6 +62,21 @@ def test_what_one_neighbour_feels_is_no_fault() -> None:
     assert places(say([Spike()], sensors), What.SPIKE) == []
 
 
+def test_what_a_neighbour_felt_a_reading_earlier_is_no_fault() -> None:
+    sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abcde")}
+    sensors["b"]["temperature"][AT] += 20
+    sensors["d"]["temperature"][AT - 1] += 20
+    assert places(say([Spike()], sensors), What.SPIKE) == []
+
+
+def test_a_reading_that_is_only_rounded_is_none() -> None:
+    values = np.round(8.7 + 0.1 * np.sin(np.arange(1000) * 2 * np.pi / 24), 2)
+    values[AT] = 9
+    assert places(say([Spike()], {"a": {"ph": values}}, kind="water"), What.SPIKE) == []
+    values[AT] = 8.98
+    assert places(say([Spike()], {"a": {"ph": values}}, kind="water"), What.SPIKE) == [(AT, AT)]
+
+
 def test_a_spike_where_all_rise_steeply_is_a_fault() -> None:
     sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abcde")}
     for its in sensors.values():
