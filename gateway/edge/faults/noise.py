@@ -135,14 +135,16 @@ def _roughness(value: Floats) -> tuple[Flags, Floats]:
         value: float64[m, k].
     """
     step = np.diff(value)
+    rough = ((value[:, 2:] - value[:, :-2]) ** 2).mean(1) < _GROWTH * (step**2).mean(1)
+    rough &= (step[:, 1:] * step[:, :-1] < 0).mean(1) > _ALTERNATING
+    if not np.count_nonzero(rough):
+        return rough, np.zeros(len(value))
     size = np.abs(step)
     median, mean = np.median(size, 1), size.mean(1)
-    turned = (step[:, 1:] * step[:, :-1] < 0).mean(1) > _ALTERNATING
-    growth = ((value[:, 2:] - value[:, :-2]) ** 2).mean(1) < _GROWTH * (step**2).mean(1)
     # a few large steps do not decide
     step = np.clip(step - step.mean(1, keepdims=True), -3 * median[:, None], 3 * median[:, None])
     serial = (step[:, 1:] * step[:, :-1]).sum(1) < _SERIAL * (step**2).sum(1)
-    return turned & growth & serial & (median > _EVEN * mean), median
+    return rough & serial & (median > _EVEN * mean), median
 
 
 def _skewness(value: Floats) -> Floats:

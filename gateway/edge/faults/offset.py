@@ -13,7 +13,7 @@ from gateway.edge.faults.look import CALLED, COMMON, COUNT, INTERVAL, LAST, STEP
 from gateway.edge.readings import Floats, Ints
 
 _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
-_LEAST, _UNLIKE = 0.5, 4.0  # of the spread, and of the mean step: a step that matters
+_LEAST, _UNLIKE = 0.5, 5.5  # of the spread, and of the mean step: a step that matters
 _SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
 _OFTEN = 0.5  # share of zeros, from which a quantity comes and goes
 _READINGS = 12  # that it takes at least
