@@ -9,12 +9,29 @@ nothing depends on what the quantity is.
 
 import numpy as np
 
-from gateway.edge.faults.look import CALLED, COMMON, COUNT, INTERVAL, LAST, STEP, TIME, ZEROS, Look, What
+from gateway.edge.faults.look import (
+    APART,
+    CALLED,
+    COMMON,
+    COUNT,
+    INTERVAL,
+    LAST,
+    SINCE,
+    STEP,
+    TIME,
+    ZEROS,
+    Look,
+    What,
+)
 from gateway.edge.readings import Floats, Ints
 
 _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
 _LEAST, _UNLIKE = 0.5, 5.5  # of the spread, and of the mean step: a step that matters
 _SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
+_LONG, _NEW_LEVEL = 44 * _HOUR, 5 * _DAY  # after which it is called while it lasts, and is no fault any more
+_SURE = 4.8  # log-odds that this takes,
+_FAR = 5.0  # usual distances from what neighbours let expect,
+_TIED = 0.5  # and correlation with these
 _OFTEN = 0.5  # share of zeros, from which a quantity comes and goes
 _READINGS = 12  # that it takes at least
 _BEFORE = 12  # readings in which nothing came near the step
@@ -44,13 +61,14 @@ _AGAINST_REST = 1.3  # what is left of the level after
     _LOW,  # the least that the level was away since, by its size
     _BEGAN,  # count of readings at its beginning
     _RETURN,  # and when it seemed to be over; 0 before
-) = range(10)
+    _USUAL,  # distance from what neighbours let expect, before
+) = range(11)
 
 
 class Offset:
-    """Calls an offset when it is over."""
+    """Calls an offset when it is over; or while it lasts, if it is far from all that neighbours let expect."""
 
-    rows = 10
+    rows = 11
 
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at the reading before, whose neighbours are known by now."""
@@ -61,6 +79,7 @@ class Offset:
         jump = step - usual * (common - own[_COMMON])
         own[_VALUE], own[_COMMON] = last, common
         if np.count_nonzero(called):
+            self._end(look, own, (called == What.OFFSET).nonzero()[0], jump)
             own[_SINCE, called > 0] = 0  # it has a name already
         places = (own[_SINCE] > 0).nonzero()[0]
         if len(places):
@@ -105,12 +124,12 @@ class Offset:
             own[_SINCE, at], own[_SIZE, at] = look.own[TIME][at], jump[its]
             own[_LEVEL, at] = np.add.reduce(rest[its, -2 - _QUIET : -2], 1) / _QUIET
             own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[its], 0, 1, 0
-            own[_BEGAN, at] = count[its]
+            own[_BEGAN, at], own[_USUAL, at] = count[its], look.own[APART][at] * look.spread[at]
 
     @staticmethod
     def _follow(look: Look, own: Floats, places: Ints, step: Floats, seen: tuple[Floats, Floats]) -> None:
         """Whether it is still as an offset is, and whether it seems to be over: by what of a step is own, and level."""
-        _, _, since, size, level, odds, within, low, began, _ = own.take(places, 1)
+        _, _, since, size, level, odds, within, low, began, _, usual = own.take(places, 1)
         of_size, away = seen[0] / size, (seen[1] - level) / size
         mixed = _mix(of_size, step / size)
         lasted = look.own[TIME][places] - since
@@ -126,7 +145,22 @@ class Offset:
         np.maximum(within, mixed, out=within)
         np.minimum(low, away, out=low)
         own[_WITHIN, places], own[_LOW, places] = within, low
-        own[_SINCE, places[~back & ((_odds(odds, within, low) < 0) | (lasted > _LONGEST))]] = 0
+        now = _odds(odds, within, low)
+        if np.count_nonzero(sure := ~back & (lasted > _LONG) & (now > _SURE)):
+            sure &= np.abs(size) > _FAR * usual
+            sure &= look.paired[places] & (look.tie[places] > _TIED)
+            for number in np.flatnonzero(sure).tolist():
+                confidence = float(1 / (1 + np.exp(-now[number])))
+                look.begin(int(places[number]), What.OFFSET, since[number], confidence, ("step", "level", "neighbours"))
+        own[_SINCE, places[~back & ((now < 0) | (lasted > _LONGEST))]] = 0
+
+    @staticmethod
+    def _end(look: Look, own: Floats, places: Ints, jump: Floats) -> None:
+        """Offsets that last are over when a step leads back, or when they have become the channel's new level."""
+        size = own[_SIZE, places]
+        over = np.abs(jump[places] + size) < _LIKE * np.abs(size)
+        over |= look.own[TIME, places] - look.own[SINCE, places] > _NEW_LEVEL
+        look.end(places[over])
 
 
 def _odds(odds: Floats, within: Floats, low: Floats) -> Floats:

@@ -24,6 +24,30 @@ def test_an_offset_is_called_soon_after_it_is_over_with_neighbours_and_without(s
     assert told(watch.see(values[AT + FOR :][:8])) == [("OFFSET", AT, AT + FOR - 1)]
 
 
+@pytest.mark.parametrize("offset", [-9.0, 9.0])
+def test_what_neighbours_do_not_see_for_two_days_is_called_while_it_lasts(offset: float) -> None:
+    values = temperatures(6)
+    values[AT : AT + 72, 0] += offset
+    watch = Watch("temperature")
+    assert told(watch.see(values[: AT + 40])) == []
+    (what, since, until), *more = told(watch.see(values[AT + 40 : AT + 60]))
+    assert (what, since, more) == ("OFFSET", AT, [])
+    assert AT + 44 <= until < AT + 48
+    assert watch.lasting(0)
+    assert [what for what, _, _ in told(watch.see(values[AT + 60 :]))] == ["NOTHING"]
+    assert not watch.lasting(0)
+
+
+def test_what_does_not_end_is_the_new_level_after_five_days() -> None:
+    values = temperatures(6)
+    values[AT:, 0] += 9
+    watch = Watch("temperature")
+    watch.see(values[: AT + 100])
+    assert watch.lasting(0)
+    watch.see(values[AT + 100 : AT + 126])
+    assert not watch.lasting(0)
+
+
 @pytest.mark.parametrize("sensors", [1, 6])
 def test_nothing_is_called_where_nothing_is_wrong(sensors: int) -> None:
     for seed in range(3):
