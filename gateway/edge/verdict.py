@@ -86,7 +86,7 @@ class Judge:
             verdicts = [] if ahead else self._reach(int(readings.times[0]) // _MINUTE)
             return verdicts + self._collect(columns)
         minute = readings.times // _MINUTE
-        if np.count_nonzero(readings.reason):
+        if int(np.bitwise_or.reduce(readings.reason)) & int(Reason.FUTURE):
             minute[(readings.reason.take(starts) & int(Reason.FUTURE)) != 0] = self._minute
         turns = [0]
         if np.count_nonzero(minute == minute[0]) < len(minute):
@@ -136,7 +136,7 @@ class Judge:
     def _good(self, rule: Indices, flag: Bytes, reason: Indices) -> Flags:
         """Which values are readings that can be judged."""
         good: Flags = self._judged.take(rule) & (flag != REPEATED)
-        if np.count_nonzero(reason):
+        if int(np.bitwise_or.reduce(reason)) & _NO_READING:
             good &= (reason & _NO_READING) == 0
         return good
 

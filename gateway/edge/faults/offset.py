@@ -78,9 +78,11 @@ class Offset:
         step = last - own[_VALUE]
         jump = step - usual * (common - own[_COMMON])
         own[_VALUE], own[_COMMON] = last, common
-        if np.count_nonzero(called):
+        if np.count_nonzero(look.fault):
             self._end(look, own, (called == What.OFFSET).nonzero()[0], jump)
-            own[_SINCE, called > 0] = 0  # it has a name already
+            named = called > 0
+            own[_SINCE, named] = 0
+            own[_BEGAN, named] = look.own[COUNT, named]  # what leads back from a fault is no beginning
         places = (own[_SINCE] > 0).nonzero()[0]
         if len(places):
             over = own[_RETURN][places] > 0
@@ -103,6 +105,7 @@ class Offset:
                 & (called[places] == 0)
                 & (look.own[ZEROS][places] < _OFTEN)
                 & (own[_SINCE][places] == 0)
+                & (look.own[COUNT][places] > own[_BEGAN][places] + _BEFORE)
             )
             if np.count_nonzero(begins):
                 self._begin(look, own, places[begins], jump[begins])

@@ -29,7 +29,7 @@ RUN, LONGEST, LOW, HIGH, ASIDE = range(5)
 _OUTSIDE, _INSIDE, _AT_END = range(3)
 _MEMORY = 28 * 86_400_000.0  # ms in which the longest run is forgotten
 _LONGER = 0.5  # repeats more than the longest run, which fades, from which a run is longer
-_LONGER = 0.5  # repeats more than the longest run, which fades, from which a run is longer
+_FEW = 2  # repeats that any channel may have by itself
 _SHORT = 4  # repeats at an end of the range that any channel may have
 _OFTEN = 0.7  # share of steps that are none, from which a channel counts rather than measures
 _BEYOND = 0.03  # share of the values beyond each end of the usual range
@@ -64,6 +64,7 @@ class Stuck:
                 self._try(look, own, tried[~look.young[tried]], still)
         kept = 1 - look.own[INTERVAL] / _MEMORY
         longest *= kept
+        np.maximum(longest, _FEW, out=longest)
         aside *= kept
         ended = ((run > np.minimum(longest, np.maximum(aside, _SHORT)) + _LONGER) & ~still).nonzero()[0]
         if len(ended):

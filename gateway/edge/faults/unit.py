@@ -106,7 +106,7 @@ class Unit:
         rare = look.quick[look.rarity[look.quick] > _RARE]
         far[rare] |= look.size[rare] > look.spread[rare]
         far[busy] = False  # what is over just now is no beginning
-        far &= look.own[CALLED] != What.UNIT
+        far &= look.fault != What.UNIT
         places = far.nonzero()[0]
         if len(places):
             places = places[self._known[look.rule[places]] & ~look.young[places]]
