@@ -29,9 +29,10 @@ _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
 _LEAST, _UNLIKE = 0.5, 5.5  # of the spread, and of the mean step: a step that matters
 _SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
 _LONG, _NEW_LEVEL = 44 * _HOUR, 5 * _DAY  # after which it is called while it lasts, and is no fault any more
-_SURE = 4.8  # log-odds that this takes,
+_SURE = 5.0  # log-odds that this takes,
 _FAR = 5.0  # usual distances from what neighbours let expect,
-_TIED = 0.5  # and correlation with these
+_TIED = 0.5  # correlation with these,
+_MANY = 3  # and so many of them: of two sensors that part, either may be off
 _OFTEN = 0.5  # share of zeros, from which a quantity comes and goes
 _READINGS = 12  # that it takes at least
 _BEFORE = 12  # readings in which nothing came near the step
@@ -40,7 +41,7 @@ _AFTER = 4  # readings that tell the level after
 _ITS_OWN = 0.6  # share of what is left of a step that must be in the values themselves
 _LIKE = 0.6  # by how much of its size the step back may differ
 # What counts against an offset: log-odds by what each is of the step's size, from the Beijing and Logan recordings.
-_FOR = 6.0
+_FOR = 6.2
 _AGAINST_BEFORE = 6.0  # the largest step before
 _AGAINST_WITHIN = 7.0  # and within
 _AGAINST_SHORT = 4.0  # the part of a day that it was shorter than one
@@ -153,8 +154,9 @@ class Offset:
             sure &= np.abs(size) > _FAR * usual
             sure &= look.paired[places] & (look.tie[places] > _TIED)
             for number in np.flatnonzero(sure).tolist():
-                confidence = float(1 / (1 + np.exp(-now[number])))
-                look.begin(int(places[number]), What.OFFSET, since[number], confidence, ("step", "level", "neighbours"))
+                place, confidence = int(places[number]), float(1 / (1 + np.exp(-now[number])))
+                if np.count_nonzero((look.rule == look.rule[place]) & ~look.young) > _MANY:
+                    look.begin(place, What.OFFSET, since[number], confidence, ("step", "level", "neighbours"))
         own[_SINCE, places[~back & ((now < 0) | (lasted > _LONGEST))]] = 0
 
     @staticmethod
