@@ -133,8 +133,7 @@ class Drift:
             alone = company < _COMPANY * course.far[number] and peers.max(initial=0) < _PEERS * away[number]
             if alone and len(peers) >= _MANY:
                 since = (block[number] + 1 - _DAY // 2) * _BLOCK  # it had begun by then
-                confidence = float(1 / (1 + np.exp(-odds[number])))
-                look.begin(place, What.DRIFT, since, confidence, ("neighbours", "even"))
+                look.begin(place, What.DRIFT, since, known.confidence(odds[number]), ("neighbours", "even"))
                 kept[number, _CALLED] = course.away[number]
         if lasting.any():
             over = lasting & _over(kept, course, slope)

@@ -35,6 +35,11 @@ class What(IntEnum):
     UNDECIDED = 10
 
 
+def confidence(odds: float) -> float:
+    """The probability, 0 to 1, that log-odds stand for."""
+    return float(1 / (1 + np.exp(-odds)))
+
+
 class Verdict(NamedTuple):
     """What is said of some readings of a channel.
 

@@ -22,6 +22,7 @@ from gateway.edge.faults.look import (
     ZEROS,
     Look,
     What,
+    confidence,
 )
 from gateway.edge.readings import Floats, Ints
 
@@ -154,9 +155,10 @@ class Offset:
             sure &= np.abs(size) > _FAR * usual
             sure &= look.paired[places] & (look.tie[places] > _TIED)
             for number in np.flatnonzero(sure).tolist():
-                place, confidence = int(places[number]), float(1 / (1 + np.exp(-now[number])))
+                place = int(places[number])
                 if np.count_nonzero((look.rule == look.rule[place]) & ~look.young) > _MANY:
-                    look.begin(place, What.OFFSET, since[number], confidence, ("step", "level", "neighbours"))
+                    its = ("step", "level", "neighbours")
+                    look.begin(place, What.OFFSET, since[number], confidence(now[number]), its)
         own[_SINCE, places[~back & ((now < 0) | (lasted > _LONGEST))]] = 0
 
     @staticmethod
@@ -183,8 +185,8 @@ def _decide(look: Look, own: Floats, place: int) -> None:
     odds = own[_ODDS, place] - _AGAINST_AFTER * steps.max()
     odds -= _AGAINST_REST * min(abs(rest[1:-1].mean() - own[_LEVEL, place]) / abs(size), 1)
     if odds > 0:
-        confidence = float(1 / (1 + np.exp(-odds)))
-        look.say(place, own[_SINCE, place], window.time[0, 0], What.OFFSET, confidence, ("step", "level", "return"))
+        its = ("step", "level", "return")
+        look.say(place, own[_SINCE, place], window.time[0, 0], What.OFFSET, confidence(odds), its)
     own[_SINCE, place] = 0
 
 
