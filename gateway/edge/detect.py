@@ -349,21 +349,22 @@ class Detector:
         np.add(row, _HOURS, out=start[1])
         start *= _ROW
         start += place * _CELLS
-        middle_cell, last_cell = start + (cell + 1), start + _LAST
+        before_cell = start + cell
         counts = self._counts.reshape(-1)
-        total, middle = counts.take(last_cell), counts.take(middle_cell)
+        middle_counts, last_counts = counts[1:], counts[_LAST:]  # what is one place on, and at the end of the row
+        total, middle = last_counts.take(start), middle_counts.take(before_cell)
         near = np.multiply(middle, 2, dtype=np.int64)
-        near += counts.take(middle_cell - 1)
-        near += counts.take(middle_cell + 1)
+        near += counts.take(before_cell)
+        near += counts[2:].take(before_cell)
         rarity: Floats = _LOG_ROW.take(total)
         rarity -= _LOG_CELL.take(near)
         np.maximum(rarity, 0, out=rarity)
         rarity *= (total > _FEW) & varies
         full = total == _FULL - 1
         more = varies & ~full
-        counts[middle_cell], counts[last_cell] = middle + more, total + more
+        middle_counts[before_cell], last_counts[start] = middle + more, total + more
         if np.count_nonzero(full := full & varies):
-            self._halve(start[full], middle_cell[full])
+            self._halve(start[full], before_cell[full] + 1)
         return rarity
 
     def _halve(self, start: Ints, counted: Ints) -> None:
@@ -471,9 +472,9 @@ class Detector:
         usual += of_2000 * (spread - usual)
         usual_wide += of_2000 * (spread_wide - usual_wide)
 
-        rate, quantiles, length = _YOUTH / (count + _YOUNG) + _RATE, own[_QUANTILE], 0.0
+        rate, quantiles, length = (_YOUTH / (count + _YOUNG) + _RATE) * _TAIL, own[_QUANTILE], 0.0
         lowered = [
-            quantile - rate * (excess if (least := _LEAST_EXCESS * quantile) < excess else least) * _TAIL
+            quantile - rate * (excess if (least := _LEAST_EXCESS * quantile) < excess else least)
             for quantile, excess in zip(quantiles, own[_EXCESS], strict=True)
         ]
         for number in compress(range(_VIEWS), map(gt, views, quantiles)):
@@ -484,12 +485,12 @@ class Detector:
                 length += surprise * surprise
             if quantile > 0:
                 step = rate * max(_LEAST_EXCESS * quantile, excess)
-                lowered[number] = quantile - step * _TAIL + step
+                lowered[number] = quantile - step + step / _TAIL
                 its[_BEYOND.start + number] = often = own[_BEYOND.start + number] + 1
                 excess += max(_EXCESS_WEIGHT, 1 / (often + 1)) * (min(more, _OUTLIER * excess) - excess)
             else:
                 excess = 0.5 * view
-                lowered[number] = view - rate * max(_LEAST_EXCESS * view, excess) * _TAIL
+                lowered[number] = view - rate * max(_LEAST_EXCESS * view, excess)
             its[_EXCESS.start + number] = excess
         evidence = sqrt(length)
         alarm = evidence * sensitivity > THRESHOLD and evidence > memory
@@ -546,7 +547,7 @@ def _records(own: Floats, value: Floats, views: Floats) -> None:
     np.maximum(now, next_high, out=next_high)
     np.minimum(now, next_low, out=next_low)
     renewed = own[_COUNT] >= own[_RENEWAL]
-    if renewed.any():
+    if np.count_nonzero(renewed):
         high[:, renewed], low[:, renewed] = next_high[:, renewed], next_low[:, renewed]
         next_high[:, renewed], next_low[:, renewed] = now[:, renewed], now[:, renewed]
         own[_RENEWAL, renewed] += _RENEWED
@@ -590,11 +591,9 @@ def calibrate(tails: Floats, first: int, count: Floats | float, views: Floats) -
         at, more, mean, beyond = at[old], more[old], mean[old], beyond[old]
     step = _LEAST_EXCESS * quantile
     np.maximum(step, excess, out=step)
-    step *= _YOUTH / (count + _YOUNG) + _RATE
-    raised = step.reshape(-1)[beyond]
-    step *= _TAIL
+    step *= (_YOUTH / (count + _YOUNG) + _RATE) * _TAIL
     quantile -= step
-    flat[at] += raised
+    flat[at] += step.reshape(-1)[beyond] / _TAIL
     at += many * row
     often = flat[at + many * row] + 1
     flat[at + many * row] = often

@@ -38,6 +38,7 @@ _SHORTEST, _LONGEST = 100, 4000
 _APART = 5  # minutes between two looks at the neighbours
 _AT_ONCE = 4096  # values that are judged together at most
 _FAR = 64.0  # a level beyond is taken as this
+_LARGEST = 1e100  # values beyond are taken as this, so that no square overflows
 _RARE = 3.0  # decades from which a step is a jump
 
 # Of readings that wait to be judged: channel, rule, time, value, flag and reason, as they were when they came.
@@ -235,7 +236,9 @@ class Judge:
         here = len(channel) == beyond - first
         which: slice | Ints = slice(first, beyond) if here else channel
         own = self._state[:, which] if here else self._state.take(channel, 1)
-        moment, value = time.astype(np.float64), np.minimum(np.maximum(value, -1e100), 1e100)
+        moment = time.astype(np.float64)
+        if np.count_nonzero(np.abs(value) > _LARGEST):
+            value = np.minimum(np.maximum(value, -_LARGEST), _LARGEST)
         count = own[known.COUNT]
         new = count == 0
         if any_new := np.count_nonzero(new) > 0:
@@ -245,18 +248,20 @@ class Judge:
         rule, sensor = channels.rule[which], channels.owner[which]
         look = Look(channel, rule, channels.rules, sensor, moment, value, own, beside, self._history)
         count += 1
-        self._history.add(which, count, value, look.elapsed, beside[known.COMMON])
+        first = float(count[0])  # sensors that send together have had as many readings
+        age = first if np.count_nonzero(count == first) == len(count) else count
+        self._history.add(which, age, value, look.elapsed, beside[known.COMMON])
         row = OWN
         for test in self._tests:
             test.judge(look, own[row : row + test.rows])
             row += test.rows
-        self._learn(look, new if any_new else None)
+        self._learn(look, age, new if any_new else None)
         if not here:
             self._state[:, channel] = own
         return look
 
     @staticmethod
-    def _learn(look: Look, new: Flags | None) -> None:  # noqa: PLR0915 - one statistic after another
+    def _learn(look: Look, age: Floats | float, new: Flags | None) -> None:  # noqa: PLR0915 - one statistic after another
         """Level, spread, steps and activity of each channel, with this reading."""
         own, value, step, size = look.own, look.value, look.step, look.size
         count, elapsed, young, spread = own[known.COUNT], look.elapsed, look.young, look.spread
@@ -266,7 +271,9 @@ class Judge:
         usual += 0.05 * (np.minimum(elapsed, 3 * usual) - usual)
         weight = usual / _MEMORY
         np.minimum(np.maximum(weight, 1 / _LONGEST, out=weight), 1 / _SHORTEST, out=weight)
-        held = (look.fault > 0) | (count < own[known.HELD])
+        held = count < own[known.HELD]
+        if look.some_faulty:
+            held |= look.fault > 0
         some_held = np.count_nonzero(held) > 0
         learning = np.where(held, 0.05 * weight, weight) if some_held else weight
         # what is far out teaches little
@@ -303,7 +310,7 @@ class Judge:
         # the size of one step in a hundred, and the tail beyond it
         quick, excess = own[known.QUICK], own[known.EXCESS]
         pace = np.maximum(0.05 * quick, excess)
-        pace *= 20 / (count + 100) + 0.02
+        pace *= 20 / (age + 100) + 0.02
         first = quick == 0 if some_young else None
         at = look.quick
         if some_held or not all_near:

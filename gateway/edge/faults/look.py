@@ -119,6 +119,7 @@ class Look:
         all_paired, some_paired: Whether all have, or some.
         verdicts: What was said.
         fault: uint8[n], the fault that each reading is part of.
+        some_faulty: Whether some fault lasts.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - columns
@@ -138,6 +139,7 @@ class Look:
         self._history = history
         self.verdicts: list[Verdict] = []
         self.fault: Bytes = own[CALLED].astype(np.uint8)
+        self.some_faulty = np.count_nonzero(self.fault) > 0
         self.young: Flags = own[COUNT] < LEARNING
         self.some_young = np.count_nonzero(self.young) > 0
         self.elapsed: Floats = time - own[TIME]
@@ -249,6 +251,7 @@ class Look:
         """A fault began, was just recognised, and lasts: until :meth:`end`, readings are part of it."""
         self.own[CALLED, place], self.own[SINCE, place] = what, since
         self.fault[place] = what
+        self.some_faulty = True
         self.say(place, since, self.time[place], what, confidence, reasons)
 
     def end(self, places: Ints) -> None:
@@ -337,12 +340,19 @@ class History:
             new[:, : old.shape[1]] = old
             setattr(self, name, new)
 
-    def add(self, which: slice | Ints, count: Floats, value: Floats, elapsed: Floats, common: Floats) -> None:
-        """Remembers a reading of each of some channels; what the neighbours said belongs to the reading before."""
-        first = int(count[0])
+    def add(self, which: slice | Ints, count: Floats | float, value: Floats, elapsed: Floats, common: Floats) -> None:
+        """Remembers a reading of each of some channels; what the neighbours said belongs to the reading before.
+
+        Args:
+            which: The channels.
+            count: float64[n], how many readings each has had with this one; or the same of all, which is faster.
+            value: float64[n].
+            elapsed: float64[n], time from the reading before, ms.
+            common: float64[n], level of the neighbours.
+        """
         at: int | Ints
-        if np.count_nonzero(count == first) == len(count):  # sensors that send together are at the same place
-            at = first % WINDOW
+        if isinstance(count, float):
+            at = int(count) % WINDOW
         else:
             at = count.astype(np.int64) % WINDOW
             which = np.arange(which.start, which.stop) if isinstance(which, slice) else which

@@ -57,7 +57,7 @@ class Noise:
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at what is unquiet, and ends what is calm again."""
         unquiet = look.own[ACTIVITY] > _UNREST * look.own[STEP]
-        if np.count_nonzero(look.fault):
+        if look.some_faulty:
             look.end(((look.own[CALLED] == What.NOISE) & ~unquiet).nonzero()[0])
         places = unquiet.nonzero()[0]
         if len(places):

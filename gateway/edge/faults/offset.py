@@ -80,7 +80,7 @@ class Offset:
         step = last - own[_VALUE]
         jump = step - usual * (common - own[_COMMON])
         own[_VALUE], own[_COMMON] = last, common
-        if np.count_nonzero(look.fault):
+        if look.some_faulty:
             self._end(look, own, (called == What.OFFSET).nonzero()[0], jump)
             named = called > 0
             own[_SINCE, named] = 0

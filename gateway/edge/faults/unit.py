@@ -63,6 +63,7 @@ _INEXACT = 0.001  # by which a factor may be another: a gas is weighed at some t
 _LEAST = 0.02  # chance of a whole number at least
 _DECADES = 5.0  # by which so many different whole numbers are unlikely by chance
 _FEWEST = 4  # different fractions that are, where these would be anyway
+_UNIT = int(What.UNIT)  # as a number: what is compared with an enumeration takes several times as long
 _EVERY = 4  # readings between two looks while all are fractions
 
 # Its rows.
@@ -106,10 +107,10 @@ class Unit:
         rare = look.quick[look.rarity[look.quick] > _RARE]
         far[rare] |= look.size[rare] > look.spread[rare]
         far[busy] = False  # what is over just now is no beginning
-        far &= look.fault != What.UNIT
         places = far.nonzero()[0]
         if len(places):
-            places = places[self._known[look.rule[places]] & ~look.young[places]]
+            known = self._known[look.rule[places]] & ~look.young[places] & (look.fault[places] != _UNIT)
+            places = places[known]
         if len(places):
             self._begin(look, own, places)
 
@@ -133,8 +134,7 @@ class Unit:
             scale[finer] *= 10
             fractions[look.young] = 0
         called = look.own[CALLED]
-        lasting = ((called == What.UNIT) & (own[_SINCE] == 0)).nonzero()[0]
-        if len(lasting):
+        if look.some_faulty and len(lasting := ((called == _UNIT) & (own[_SINCE] == 0)).nonzero()[0]):
             which = own[_WHICH, lasting].astype(np.int64)
             whole = self._are_whole(look, own, lasting)[0][np.arange(len(lasting)), which, -1]
             look.end(lasting[~whole | (fractions[lasting] < _EVEN)])
@@ -250,7 +250,7 @@ class Unit:
         own[_SENT, on] += off[~over]
         own[_CONVERTED, on] += np.minimum(off_converted, 2 * off)[~over]
         part = own[_CONVERTED, places] / own[_SENT, places]
-        called = look.own[CALLED, places] == What.UNIT
+        called = look.own[CALLED, places] == _UNIT
         rarity = own[_RARITY, places]
         both = (own[_BEGINNING, places] + part + end < _BOTH) & (rarity + look.rarity[places] > _IMPOSSIBLE)
         known = (look.own[PAIRS, places] > LEARNING) & (look.tie[places] > _TIED)
@@ -266,8 +266,8 @@ class Unit:
             place = int(places[number])
             look.begin(place, What.UNIT, own[_SINCE, place], 0.9, ("step", "unit"))
         past = look.time[places] - own[_SINCE, places] > _LONGEST
-        over |= (off_converted > off) | (past & (look.own[CALLED, places] != What.UNIT))
-        look.end(places[over & (look.own[CALLED, places] == What.UNIT)])
+        over |= (off_converted > off) | (past & (look.own[CALLED, places] != _UNIT))
+        look.end(places[over & (look.own[CALLED, places] == _UNIT)])
         own[_SINCE, places[over]] = 0
 
 
