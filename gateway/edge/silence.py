@@ -120,7 +120,9 @@ class Silences:
         self._heard[sensor] = now
         self._gone[sensor] = 0
         again = (heard != _NEVER) & (heard < now)
-        sensor, interval = sensor[again], np.minimum(now - heard[again], _LONGEST).astype(np.float64)
+        if np.count_nonzero(again) < len(again):
+            sensor, heard = sensor[again], heard[again]
+        interval = np.minimum(now - heard, _LONGEST).astype(np.float64)
         self._seen[sensor] = seen = np.minimum(self._seen[sensor] + interval, _MEMORY)
         self._usual[sensor] += interval / seen * (interval - self._usual[sensor])
 

@@ -37,6 +37,7 @@ _MEMORY = 14 * 24 * _HOUR  # ms, and in readings:
 _SHORTEST, _LONGEST = 100, 4000
 _APART = 5  # minutes between two looks at the neighbours
 _AT_ONCE = 4096  # values that are judged together at most
+_WITNESS = 2  # what a channel that has lately sent, and knows itself, is among its neighbours
 _FAR = 64.0  # a level beyond is taken as this
 _LARGEST = 1e100  # values beyond are taken as this, so that no square overflows
 _RARE = 3.0  # decades from which a step is a jump
@@ -67,6 +68,7 @@ class Judge:
         self._lasting = False  # whether some fault does
         self._group = np.zeros(0, np.int64)  # the same number for the same quantity of the same kind
         self._groups_known: dict[tuple[str, str], int] = {}
+        self._around: _Around | None = None
 
     def judge(self, readings: Readings) -> list[Verdict]:
         """Fails what is part of a fault that lasts, and judges the readings of the minutes before.
@@ -337,32 +339,29 @@ class Judge:
 
     def _look_around(self) -> None:
         """What the same quantity does at the other sensors."""
-        count, own = len(self._channels), self._state
+        count, own, beside = len(self._channels), self._state, self._beside
         moment = self._clock * _MINUTE
         with np.errstate(invalid="ignore", divide="ignore"):
             level = (own[known.LAST, :count] - own[known.MEAN, :count]) / np.sqrt(own[known.VARIANCE, :count])
             active = own[known.ACTIVITY, :count] / own[known.STEP, :count]
         interval = np.maximum(own[known.INTERVAL, :count], _MINUTE)
         fresh = (moment - own[known.TIME, :count] < 3 * interval) & (own[known.COUNT, :count] >= LEARNING)
-        fresh &= np.isfinite(level) & np.isfinite(active) & (own[known.CALLED, :count] == 0)
+        fresh &= np.isfinite(level) & np.isfinite(active)
+        if self._lasting:
+            fresh &= own[known.CALLED, :count] == 0
         jumped = moment - own[known.JUMPED, :count] <= np.maximum(4 * _HOUR, 4 * interval)
-        self._beside[:, :count] = np.nan
-        places = np.flatnonzero(fresh)
-        if not len(places):
+        of_each = fresh.astype(np.uint8) + (own[known.COUNT, :count] > 0)
+        around = self._around
+        if around is None or not np.array_equal(of_each, around.known):
+            around = self._around = _Around(self._groups(), of_each)
+        which = around.which
+        if len(which) < count:
+            beside[:, :count] = np.nan
+        if not len(which):
             return
-        # a channel that is no witness itself still has neighbours
-        every = np.flatnonzero(own[known.COUNT, :count] > 0)
-        group, of_every, witness = self._groups()[places], self._groups()[every], fresh[every]
-        many = np.bincount(group, minlength=int(of_every.max()) + 1)
-        others = many[of_every] - witness
-        heard = others > 0
-        every, of_every, witness, others = every[heard], of_every[heard], witness[heard], others[heard]
-        head = (np.cumsum(many) - many)[of_every]
-        for row, what in ((known.COMMON, level), (known.COMMON_ACTIVITY, active)):
-            own_value = np.where(witness, what[every], np.inf)
-            self._beside[row, every] = _middle_of_others(group, what[places], of_every, head, others, own_value)
-        hits = np.bincount(group, jumped[places], len(many))
-        self._beside[known.COMMON_JUMPS, every] = (hits[of_every] - (jumped[every] & witness)) / others
+        beside[known.COMMON, which] = around.middle_of_others(level)
+        beside[known.COMMON_ACTIVITY, which] = around.middle_of_others(active)
+        beside[known.COMMON_JUMPS, which] = around.share_of_others(jumped)
 
     def _groups(self) -> Ints:
         """int64[channels], the same number for the same quantity of the same kind."""
@@ -425,23 +424,43 @@ def _rounds(channel: Ints) -> Iterator[Ints | slice]:
     yield from np.split(order[by_number], np.cumsum(np.bincount(number))[:-1])
 
 
-def _middle_of_others(  # noqa: PLR0913, PLR0917 - columns
-    group: Ints, value: Floats, of: Ints, head: Ints, others: Ints, own: Floats
-) -> Floats:
-    """For each channel asked for, the median of its group, itself left out.
+class _Around:
+    """Which channels are witnesses, and so what is to be known of each channel's others; mostly the same for long.
 
     Args:
-        group: int64[n], of the witnesses.
-        value: float64[n], what they say.
-        of: int64[m], group of the channels asked for.
-        head: int64[m], how many witnesses are of groups before.
-        others: int64[m], how many witnesses its group has beside itself; more than 0.
-        own: float64[m], what a channel asked for says itself, infinite if it is no witness.
+        group: int64[channels], the same number for those that are to be compared.
+        known: uint8[channels], 0 for a channel without a reading, 2 for a witness.
+
+    Attributes:
+        known: That.
+        which: int64[m], the channels that have a witness beside themselves.
     """
-    # sorted as one number each, of group and value, which is far faster than by two keys
-    value = np.sort(np.minimum(np.maximum(value, -_FAR), _FAR) + group * (4 * _FAR))
-    own = np.minimum(np.maximum(own, -_FAR), 2 * _FAR) + of * (4 * _FAR)
-    low, high = head + (others - 1) // 2, head + others // 2
-    # those from its own on are one further on
-    sum_of_both = value[low + (own <= value[low])] + value[high + (own <= value[high])]
-    return np.asarray(sum_of_both / 2 - of * (4 * _FAR))
+
+    def __init__(self, group: Ints, known: Bytes) -> None:
+        self.known, fresh = known, known == _WITNESS
+        self._places = places = np.flatnonzero(fresh)
+        self._group = group[places]
+        many = np.bincount(self._group, minlength=int(group.max(initial=0)) + 1)
+        others = many[group] - fresh
+        # a channel that is no witness itself still has neighbours
+        self.which = which = np.flatnonzero((others > 0) & (known > 0))
+        self._others, self._of, self._witness = others[which], group[which], fresh[which]
+        head = (np.cumsum(many) - many)[self._of]
+        self._low, self._high = head + (self._others - 1) // 2, head + self._others // 2
+        self._above, self._above_of = self._group * (4 * _FAR), self._of * (4 * _FAR)
+
+    def middle_of_others(self, value: Floats) -> Floats:
+        """float64[m], the median of a channel's group, itself left out; of float64[channels]."""
+        # sorted as one number each, of group and value, which is far faster than by two keys
+        ranked = np.sort(np.minimum(np.maximum(value[self._places], -_FAR), _FAR) + self._above)
+        own = np.where(self._witness, value[self.which], np.inf)
+        own = np.minimum(np.maximum(own, -_FAR), 2 * _FAR) + self._above_of
+        low, high = self._low, self._high
+        # those from its own on are one further on
+        both = ranked[low + (own <= ranked[low])] + ranked[high + (own <= ranked[high])]
+        return np.asarray(both / 2 - self._above_of)
+
+    def share_of_others(self, which: Flags) -> Floats:
+        """float64[m], of how many of its others something is true; of bool[channels]."""
+        hits = np.bincount(self._group, which[self._places], int(self._of.max()) + 1)
+        return np.asarray((hits[self._of] - (which[self.which] & self._witness)) / self._others)
