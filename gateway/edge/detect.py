@@ -231,7 +231,8 @@ class Detector:
             some = place[good]
             own = self._state.take(some, 1)
             factors = sensitivity[good] if isinstance(sensitivity, np.ndarray) else sensitivity
-            evidence[good], alarm[good] = self._judge((own, 0), some, None, time[good], value[good], factors)
+            moment = time[good].astype(np.float64)
+            evidence[good], alarm[good] = self._judge((own, 0), some, None, moment, value[good], factors)
             self._state[:, some] = own
         return Judged(evidence, alarm)
 
@@ -240,13 +241,14 @@ class Detector:
         some = slice(first, first + len(time))
         own = self._state[:, some]
         place = np.arange(some.start, some.stop)
-        others = ~(np.isfinite(value) & (time > own[_TIME]))
+        moment = time.astype(np.float64)
+        others = ~(np.isfinite(value) & (moment > own[_TIME]))
         if not np.count_nonzero(others):
-            return self._judge((self._state, first), place, None, time, value, sensitivity)
+            return self._judge((self._state, first), place, None, moment, value, sensitivity)
         between = others.nonzero()[0]  # they are judged, too, and then put back
         before = own[:, between]
-        time, value = np.where(others, own[_TIME] + 1, time).astype(np.int64), np.where(others, own[_BEFORE], value)
-        evidence, alarm = self._judge((self._state, first), place, others, time, value, sensitivity)
+        moment, value = np.where(others, own[_TIME] + 1, moment), np.where(others, own[_BEFORE], value)
+        evidence, alarm = self._judge((self._state, first), place, others, moment, value, sensitivity)
         own[:, between] = before
         evidence[between], alarm[between] = 0, False
         return Judged(evidence, alarm)
@@ -256,7 +258,7 @@ class Detector:
         where: tuple[Floats, int],
         place: Ints,
         others: Flags | None,
-        time: Ints,
+        time: Floats,
         value: Floats,
         sensitivity: Floats | float,
     ) -> Judged:
@@ -270,7 +272,8 @@ class Detector:
             value: The values.
             sensitivity: Of each or of all.
         """
-        value = np.minimum(np.maximum(value, -_LARGEST), _LARGEST)
+        if np.count_nonzero(np.abs(value) > _LARGEST):
+            value = np.minimum(np.maximum(value, -_LARGEST), _LARGEST)
         state, first = where
         own = state[:, first : first + len(place)]
         count = own[_COUNT]
@@ -328,7 +331,7 @@ class Detector:
         return Judged(evidence, alarm)
 
     def _rarity(  # noqa: PLR0913, PLR0917 - columns
-        self, place: Ints, others: Flags | None, time: Ints, own: Floats, centred: Floats, change: Floats
+        self, place: Ints, others: Flags | None, time: Floats, own: Floats, centred: Floats, change: Floats
     ) -> Floats:
         """Decades by which a value's bin is rare at its hour, and with its change; float64[2, n]."""
         root = np.sqrt(own[_VARIANCE : _CHANGE + 1])
@@ -345,7 +348,7 @@ class Detector:
         cell, row = np.minimum(np.maximum(bins, 0, out=bins), _BINS - 1, out=bins).astype(np.int64)
         hour, last_hour = int(np.minimum.reduce(time)) // _HOUR, int(np.maximum.reduce(time)) // _HOUR
         start = np.empty((2, len(place)), np.int64)  # of the rows of counts
-        start[0] = hour % _HOURS if hour == last_hour else time // _HOUR % _HOURS
+        start[0] = hour % _HOURS if hour == last_hour else time.astype(np.int64) // _HOUR % _HOURS
         np.add(row, _HOURS, out=start[1])
         start *= _ROW
         start += place * _CELLS

@@ -5,7 +5,6 @@ and the gateway's own rules
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import NamedTuple
 
 from gateway.edge.alarms import Alarm, Alarms
@@ -53,11 +52,16 @@ class Filter:
 
     def judge(self, readings: Readings) -> Findings:
         """Flags every value in place."""
-        with nullcontext() if self._maintenance is None else self._maintenance.unjudged(readings):
-            self._inspector.inspect(readings)
-            verdicts = self._judge.judge(readings)
-            alarms = () if self._alarms is None else self._alarms.look(readings)
-            return Findings(self._watch.watch(readings), verdicts, alarms)
+        if self._maintenance is None:
+            return self._judge_all(readings)
+        with self._maintenance.unjudged(readings):
+            return self._judge_all(readings)
+
+    def _judge_all(self, readings: Readings) -> Findings:
+        self._inspector.inspect(readings)
+        verdicts = self._judge.judge(readings)
+        alarms = () if self._alarms is None else self._alarms.look(readings)
+        return Findings(self._watch.watch(readings), verdicts, alarms)
 
     @property
     def steps(self) -> dict[str, Step]:

@@ -140,6 +140,7 @@ class Inspector:
         runs = Runs(readings.channel, single=len(readings.sensors) == 1)
         limits = self._limits_of(readings.rule[runs.order])
         time, value = readings.time[runs.order], readings.value[runs.order]
+        moment = time.astype(np.float64)  # as the state has it: to mix whole numbers and others takes twice as long
         marks = _Marks(readings.reason[runs.order].copy())
         state = self._state[:, runs.where].copy() if isinstance(runs.where, slice) else self._state.take(runs.where, 1)
         last_time, last_value, value_before_last, still_since, still_value = state
@@ -152,7 +153,7 @@ class Inspector:
             marks.set((value < limits.suspect_low) | (value > limits.suspect_high), Reason.SUSPECT_RANGE)
 
         # a clock far ahead must not make everything after it look late; a broken value is no reference for the next
-        newer, sound = time > runs.spread(last_time), ~none
+        newer, sound = moment > runs.spread(last_time), ~none
         if marks.any():
             wrong = gross | marks.have(Reason.SENDER_BAD)
             ill = missing | wrong
@@ -162,10 +163,10 @@ class Inspector:
             newer &= runs.highest_before(time, sound & newer)
         kept = sound & newer
         chain = Chain(runs, kept)
-        time_before, value_before = chain.before(time, last_time), chain.before(value, last_value)
+        time_before, value_before = chain.before(moment, last_time), chain.before(value, last_value)
         newer &= ~missing
 
-        elapsed = time - time_before
+        elapsed = moment - time_before
         if np.count_nonzero(far := elapsed > limits.gap):
             gap = newer & far & (time_before != NEVER)
             marks.set(gap, Reason.GAP)
@@ -188,7 +189,7 @@ class Inspector:
         moves = Chain(runs, moved & kept)
         unmoved, failed = np.zeros(len(value)), wrong.copy()
         if len(places := (newer & ~moved).nonzero()[0]):
-            still = unmoved[places] = (time - moves.up_to(time, still_since))[places]
+            still = unmoved[places] = (moment - moves.up_to(moment, still_since))[places]
             now = value[places]
             still[(now <= limits.exempt_low[places]) | (now >= limits.exempt_high[places])] = 0
             marks.add(places[still >= limits.flat_suspect[places]], Reason.FLAT_LINE)
@@ -236,9 +237,9 @@ class Inspector:
         readings.flag[runs.order], readings.reason[runs.order] = flag, marks.bits
         self._undo = partial(self._take_back, runs.where, state.T, [commit() for commit in commits])
         new = self._state
-        new[0, runs.where], new[1, runs.where] = chain.last(time, last_time), chain.last(value, last_value)
+        new[0, runs.where], new[1, runs.where] = chain.last(moment, last_time), chain.last(value, last_value)
         new[2, runs.where] = chain.last(recent, value_before_last)
-        new[3, runs.where], new[4, runs.where] = moves.last(time, still_since), moves.last(value, still_value)
+        new[3, runs.where], new[4, runs.where] = moves.last(moment, still_since), moves.last(value, still_value)
 
     def _limits_of(self, rule: Indices) -> "_Limits":
         """The limits of some values; often those of the batch before, for the same sensors send in the same order."""

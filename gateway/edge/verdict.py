@@ -158,7 +158,7 @@ class Judge:
             channel, time, value = channel[good], time[good], value[good]
         verdicts: list[Verdict] = []
         for places in _rounds(channel):
-            its, moment, now = channel[places], time[places], value[places]
+            its, moment, now = channel[places], time[places].astype(np.float64), value[places]
             newer = moment > self._state[known.TIME].take(its)
             if (many := np.count_nonzero(newer)) == len(its) and many:
                 verdicts += self.look(its, moment, now).verdicts
@@ -231,14 +231,13 @@ class Judge:
             self._state, self._beside = state, beside
             self._history.make_room(width)
 
-    def look(self, channel: Ints, time: Ints, value: Floats) -> Look:
+    def look(self, channel: Ints, moment: Floats, value: Floats) -> Look:
         """Judges one reading of each of some channels, in their order, and learns from it."""
         # all channels of a range: their state is judged where it is, which is far cheaper than to collect it
         first, beyond = int(channel[0]), int(channel[-1]) + 1
         here = len(channel) == beyond - first
         which: slice | Ints = slice(first, beyond) if here else channel
         own = self._state[:, which] if here else self._state.take(channel, 1)
-        moment = time.astype(np.float64)
         if np.count_nonzero(np.abs(value) > _LARGEST):
             value = np.minimum(np.maximum(value, -_LARGEST), _LARGEST)
         count = own[known.COUNT]
