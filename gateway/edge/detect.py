@@ -322,7 +322,12 @@ class Detector:
         alarm = evidence * sensitivity > THRESHOLD
         if np.count_nonzero(alarm):
             alarm &= (evidence > memory) & (count > LEARNING) & (count - own[_ALARMED] > _PAUSE)
-        memory *= 1 - _HALF / np.minimum(np.maximum(_HALF_LIFE * age, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
+        half_life = _HALF_LIFE * age
+        if isinstance(half_life, float):
+            half_life = min(max(half_life, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
+        else:
+            half_life = np.minimum(np.maximum(half_life, _HALF_LIFE_MIN), _HALF_LIFE_MAX)
+        memory *= 1 - _HALF / half_life
         np.maximum(memory, evidence, out=memory)
         if np.count_nonzero(alarm):
             memory[alarm] = _AFTER_ALARM * evidence[alarm]

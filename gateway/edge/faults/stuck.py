@@ -58,17 +58,18 @@ class Stuck:
         """Counts repeats, calls what is too long, and ends what moves again."""
         run, longest, low, high, aside = own
         still = look.still
-        if np.count_nonzero(run):
-            tried = (run >= 1.5 * longest + 6).nonzero()[0]
-            if len(tried):
-                self._try(look, own, tried[~look.young[tried]], still)
+        tried = (run >= 1.5 * _FEW + 6).nonzero()[0]  # mostly there are none
+        if len(tried):
+            tried = tried[(run[tried] >= 1.5 * longest[tried] + 6) & ~look.young[tried]]
+            self._try(look, own, tried, still)
         kept = 1 - look.own[INTERVAL] / _MEMORY
         longest *= kept
         np.maximum(longest, _FEW, out=longest)
         aside *= kept
-        ended = ((run > np.minimum(longest, np.maximum(aside, _SHORT)) + _LONGER) & ~still).nonzero()[0]
+        ended = ((run > min(_FEW, _SHORT) + _LONGER) & ~still).nonzero()[0]
         if len(ended):
-            ended = ended[look.own[CALLED][ended] != What.STUCK]
+            most = np.minimum(longest[ended], np.maximum(aside[ended], _SHORT)) + _LONGER
+            ended = ended[(run[ended] > most) & (look.own[CALLED][ended] != What.STUCK)]
             inside = _inside(look, own, ended) == _INSIDE
             for most, its in ((longest, ended[inside]), (aside, ended[~inside])):
                 # a fault that was not seen teaches little
