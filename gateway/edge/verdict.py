@@ -249,8 +249,8 @@ class Judge:
         rule, sensor = channels.rule[which], channels.owner[which]
         look = Look(channel, rule, channels.rules, sensor, moment, value, own, beside, self._history)
         count += 1
-        first = float(count[0])  # sensors that send together have had as many readings
-        age = first if np.count_nonzero(count == first) == len(count) else count
+        nth = float(count[0])  # sensors that send together have had as many readings
+        age = nth if np.count_nonzero(count == nth) == len(count) else count
         self._history.add(which, age, value, look.elapsed, beside[known.COMMON])
         row = OWN
         for test in self._tests:

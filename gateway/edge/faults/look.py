@@ -139,7 +139,7 @@ class Look:
         self._history = history
         self.verdicts: list[Verdict] = []
         self.fault: Bytes = own[CALLED].astype(np.uint8)
-        self.some_faulty = np.count_nonzero(self.fault) > 0
+        self.some_faulty = bool(np.count_nonzero(self.fault))
         self.young: Flags = own[COUNT] < LEARNING
         self.some_young = np.count_nonzero(self.young) > 0
         self.elapsed: Floats = time - own[TIME]
