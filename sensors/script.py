@@ -21,15 +21,15 @@ A script is TOML. Times count from the start of the simulation, on its clock::
 """
 
 import heapq
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sensors import files
 from sensors.durations import Duration
 
 
@@ -135,16 +135,7 @@ class Script(BaseModel):
         if name == "none":
             return cls()
         path = Path(__file__).parent / "scripts" / "demo.toml" if name == "demo" else Path(name)
-        try:
-            return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            msg = f"{path}: {error}"
-            raise ScriptError(msg) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            msg = f"{path}: {key}: {first['msg']}"
-            raise ScriptError(msg) from error
+        return files.read(path, cls, ScriptError)
 
     def occurrences(self, origin: int) -> Iterator[Occurrence]:
         """Every occurrence in the order of start; endless when an entry repeats.

@@ -5,14 +5,14 @@ Adding a kind is adding a file to this folder, or to a folder named by a gateway
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sensors import files
 from sensors.durations import Duration
 from sensors.kinds import expressions
 
@@ -338,17 +338,7 @@ def read(path: Path) -> Kind:
     Raises:
         KindError: If the file is not TOML or a key is wrong; names file and key.
     """
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-        kind = Kind(name=path.stem, **data)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
-        msg = f"{path}: {error}"
-        raise KindError(msg) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        msg = f"{path}: {key}: {first['msg']}"
-        raise KindError(msg) from error
+    kind = files.read(path, Kind, KindError, name=path.stem)
     return kind.model_copy(update={"quantities": {**DIAGNOSTICS, **kind.quantities}})
 
 

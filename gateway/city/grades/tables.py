@@ -4,14 +4,14 @@ A site changes a table by putting a file of the same name into a folder of its o
 """
 
 import itertools
-import tomllib
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sensors import files
 from sensors.kinds import Title
 
 AirIndexName = Literal["cn", "kr", "us"]
@@ -286,13 +286,4 @@ _Table = TypeVar("_Table", bound=_Model)
 def _read(name: str, folder: Path | None, model: type[_Table]) -> _Table:
     own = None if folder is None else folder / f"{name}.toml"
     path = own if own is not None and own.is_file() else _BUILTIN / f"{name}.toml"
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-        return model.model_validate(data)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        msg = f"{path}: {error}"
-        raise TableError(msg) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        msg = f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        raise TableError(msg) from error
+    return files.read(path, model, TableError)

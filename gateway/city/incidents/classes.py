@@ -1,12 +1,12 @@
 """Departments and classes of cases: one TOML file, checked when read."""
 
-import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from sensors import files
 from sensors.durations import seconds
 from sensors.kinds import Title
 
@@ -104,13 +104,4 @@ def load(path: Path | None) -> Classes:
     Raises:
         ClassesError: If it cannot be read, or does not fit together.
     """
-    file = path or _BUILTIN
-    try:
-        return Classes.model_validate(tomllib.loads(file.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        msg = f"{file}: {error}"
-        raise ClassesError(msg) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        msg = f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        raise ClassesError(msg) from error
+    return files.read(path or _BUILTIN, Classes, ClassesError)
