@@ -37,7 +37,9 @@ _MORE_BESIDE, _MORE = 2.5, 3.0  # times the usual step that the median step is: 
 _LEAST = 0.1  # of the spread, that the median step is
 _UNQUIET_BESIDE, _UNQUIET = 2.0, 1.5  # usual activity of others, from which there is a storm
 _LOPSIDED = 0.5  # skewness, from which it goes one way
-_JUMPED = 0.15  # share of the neighbours that jumped
+_JUMPED = 0.15  # share of the neighbours that jumped,
+_KEPT = 0.9  # and what is left of it from one look to the next
+_SOME = 3  # other quantities, of which one may be unquiet by itself
 _TOGETHER = 5.0  # squared correlation of steps, times their number, from which two channels move together
 _RECORD = 0.4  # of the strongest noise of other times, from which noise is more than the channel has by itself
 _MEMORY = 80 * 86_400_000.0  # ms in which earlier noise is forgotten
@@ -92,7 +94,8 @@ class Noise:
         others = np.fmax(look.beside[COMMON_ACTIVITY, places], 1)
         least = _MORE_BESIDE if beside else _MORE
         for number in np.flatnonzero(more > least).tolist():
-            others[number] = max(others[number], _company(look, int(places[number]), steps[number]))
+            company = _company(look, int(places[number]), steps[number], beside=beside)
+            others[number] = max(others[number], company)
         more /= np.sqrt(others)
         another = look.time[places] - own[LAST, places] > _BETWEEN
         record = own[RECORD, places] * np.exp((own[LAST, places] - look.time[places]) / _MEMORY)
@@ -103,16 +106,18 @@ class Noise:
             called &= np.abs(_skewness(window.value[rough])) < _LOPSIDED
         own[RECORD, places], own[LAST, places] = record, look.time[places]
         own[BOUT, places] = np.maximum(np.where(another, 0, own[BOUT, places]), more)
-        own[SEEN, places] = np.fmax(np.where(another, 0, own[SEEN, places]), look.beside[COMMON_JUMPS, places])
+        seen = np.where(another, 0, _KEPT * own[SEEN, places])
+        own[SEEN, places] = np.fmax(seen, look.beside[COMMON_JUMPS, places])
         called &= own[SEEN, places] < _JUMPED
         for number in np.flatnonzero(called).tolist():
             look.begin(int(places[number]), What.NOISE, since[number], 0.9, ["unrelated", "alone"])
 
 
-def _company(look: Look, place: int, steps: Floats) -> float:
+def _company(look: Look, place: int, steps: Floats, *, beside: bool) -> float:
     """How unquiet the most unquiet of the sensor's other quantities is, in its usual steps; 0 if there is none.
 
-    One that moves together with this one, or neighbours that do, are as unquiet as can be.
+    One that moves together with this one, or neighbours that do, are as unquiet as can be. Where neighbours bear
+    witness, the one that is most unquiet of some does not count: it may be so by itself.
     """
     others = (look.sensor == look.sensor[place]) & ~look.young & (look.own[STEADY] < _COUNTS)
     others[place] = False
@@ -125,7 +130,8 @@ def _company(look: Look, place: int, steps: Floats) -> float:
         return np.inf
     if not len(places):
         return 0.0
-    return float((np.median(np.abs(step[:-1]), 1) / np.maximum(look.own[STEP, places], 1e-300)).max())
+    unquiet = np.sort(np.median(np.abs(step[:-1]), 1) / np.maximum(look.own[STEP, places], 1e-300))
+    return float(unquiet[-2 if beside and len(places) >= _SOME else -1])
 
 
 def _roughness(value: Floats) -> tuple[Flags, Floats]:

@@ -66,6 +66,17 @@ def test_noise_beside_quantities_and_neighbours_that_go_on_is_a_fault() -> None:
     assert len(_said(sensors)) == 1
 
 
+def test_one_restless_quantity_of_some_does_not_hide_noise() -> None:
+    quantities = ("temperature", "no2", "o3", "so2")
+    sensors = {
+        name: {quantity: weather(10 * number + seed) for number, quantity in enumerate(quantities)}
+        for seed, name in enumerate("abc")
+    }
+    sensors["b"]["temperature"][AT : AT + LONG] += _white(4, 4)
+    sensors["b"]["no2"][AT : AT + LONG] += _white(5, 4)
+    assert len(_said(sensors)) == 2
+
+
 def test_unrest_that_is_small_by_what_the_channel_does_otherwise_is_no_fault() -> None:
     values = np.round(15 + 10 * np.sin(np.arange(1000) * 2 * np.pi / 300), 2)
     values[AT : AT + LONG] += _white(1, 0.4)
