@@ -27,11 +27,11 @@ from gateway.edge.faults.look import (
 from gateway.edge.readings import Floats, Ints
 
 _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
-_LEAST, _UNLIKE = 0.5, 5.5  # of the spread, and of the mean step: a step that matters
+_LEAST, _UNLIKE = 0.35, 5.5  # of the spread, and of the mean step: a step that matters
 _SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
 _LONG, _NEW_LEVEL = 44 * _HOUR, 5 * _DAY  # after which it is called while it lasts, and is no fault any more
-_SURE = 5.0  # log-odds that this takes,
-_FAR = 5.0  # usual distances from what neighbours let expect,
+_SURE = 4.0  # log-odds that this takes,
+_FAR = 6.5  # usual distances that it was away from what neighbours let expect all the time,
 _TIED = 0.5  # correlation with these,
 _MANY = 3  # and so many of them: of two sensors that part, either may be off
 _OFTEN = 0.5  # share of zeros, from which a quantity comes and goes
@@ -40,7 +40,7 @@ _BEFORE = 12  # readings in which nothing came near the step
 _QUIET = 6  # readings that tell the level before
 _AFTER = 4  # readings that tell the level after
 _ITS_OWN = 0.6  # share of what is left of a step that must be in the values themselves
-_LIKE = 0.6  # by how much of its size the step back may differ
+_LIKE, _LIKE_RAW = 0.6, 0.8  # by how much of its size the step back may differ, and that of the values themselves
 # What counts against an offset: log-odds by what each is of the step's size, from the Beijing and Logan recordings.
 _FOR = 6.2
 _AGAINST_BEFORE = 6.0  # the largest step before
@@ -58,19 +58,21 @@ _AGAINST_REST = 1.3  # what is left of the level after
     _SINCE,  # time of the first reading of what may be an offset, ms; 0 if there is none
     _SIZE,  # of its step
     _LEVEL,  # before
-    _ODDS,  # for it, as of its beginning, then as of its end
+    _ODDS,  # for it, as of its beginning
     _WITHIN,  # the largest step since, by its size
     _LOW,  # the least that the level was away since, by its size
     _BEGAN,  # count of readings at its beginning
     _RETURN,  # and when it seemed to be over; 0 before
     _USUAL,  # distance from what neighbours let expect, before
-) = range(11)
+    _OVER,  # odds for it, as of its end
+    _SOME,  # whether there are enough neighbours to tell whose step it is that only they make, or only the channel
+) = range(13)
 
 
 class Offset:
     """Calls an offset when it is over; or while it lasts, if it is far from all that neighbours let expect."""
 
-    rows = 11
+    rows = 13
 
     def judge(self, look: Look, own: Floats) -> None:
         """Looks at the reading before, whose neighbours are known by now."""
@@ -91,8 +93,8 @@ class Offset:
             going = places[~over]
             for place in places[over].tolist():
                 if look.own[COUNT, place] >= own[_RETURN, place] + _AFTER:
-                    _decide(look, own, place)
                     own[_RETURN, place] = 0
+                    _decide(look, own, place)
             if len(going):
                 away = last[going] - usual[going] * common[going]
                 self._follow(look, own, going, step[going], (jump[going], away))
@@ -130,36 +132,39 @@ class Offset:
             own[_LEVEL, at] = np.add.reduce(rest[its, -2 - _QUIET : -2], 1) / _QUIET
             own[_ODDS, at], own[_WITHIN, at], own[_LOW, at], own[_RETURN, at] = odds[its], 0, 1, 0
             own[_BEGAN, at], own[_USUAL, at] = count[its], look.own[APART][at] * look.spread[at]
+            own[_SOME, at] = [_has_some(look, place) for place in at.tolist()]
 
     @staticmethod
     def _follow(look: Look, own: Floats, places: Ints, step: Floats, seen: tuple[Floats, Floats]) -> None:
         """Whether it is still as an offset is, and whether it seems to be over: by what of a step is own, and level."""
-        _, _, since, size, level, odds, within, low, began, _, usual = own.take(places, 1)
-        of_size, away = seen[0] / size, (seen[1] - level) / size
-        mixed = _mix(of_size, step / size)
+        _, _, since, size, level, odds, within, low, began, _, usual, _, some = own.take(places, 1)
+        of_size, raw, away = seen[0] / size, step / size, (seen[1] - level) / size
+        mixed = _mix(of_size, raw, some)
         lasted = look.own[TIME][places] - since
         back = (np.abs(of_size + 1) < _LIKE) & (lasted > _SHORTEST)
+        back &= np.abs(raw + 1) < _LIKE_RAW
         if np.count_nonzero(back):
             now = _odds(odds, within, low) - _AGAINST_RETURN * np.abs(of_size + 1) / 2
             now -= _AGAINST_SHORT * np.maximum(1 - lasted / _DAY, 0)
             count = look.own[COUNT][places]
             back &= (now > 0) & (count - began >= _READINGS)
             over = places[back]
-            own[_RETURN, over], own[_ODDS, over] = count[back], now[back]
+            own[_RETURN, over], own[_OVER, over] = count[back], now[back]
             mixed[back], away[back] = 0, np.inf
         np.maximum(within, mixed, out=within)
         np.minimum(low, away, out=low)
         own[_WITHIN, places], own[_LOW, places] = within, low
         now = _odds(odds, within, low)
         if np.count_nonzero(sure := ~back & (lasted > _LONG) & (now > _SURE)):
-            sure &= np.abs(size) > _FAR * usual
+            sure &= low * np.abs(size) > _FAR * usual
             sure &= look.paired[places] & (look.tie[places] > _TIED)
             for number in np.flatnonzero(sure).tolist():
                 place = int(places[number])
-                if np.count_nonzero((look.rule == look.rule[place]) & ~look.young) > _MANY:
+                if _has_some(look, place):
                     its = ("step", "level", "neighbours")
                     look.begin(place, What.OFFSET, since[number], confidence(now[number]), its)
-        own[_SINCE, places[~back & ((now < 0) | (lasted > _LONGEST))]] = 0
+        none = places[~back & ((now < 0) | (lasted > _LONGEST))]
+        own[_SINCE, none] = own[_BEGAN, none] = 0
 
     @staticmethod
     def _end(look: Look, own: Floats, places: Ints, jump: Floats) -> None:
@@ -175,21 +180,30 @@ def _odds(odds: Floats, within: Floats, low: Floats) -> Floats:
     return np.asarray(odds - _AGAINST_WITHIN * within + _FOR_LEVEL * np.minimum(low, 1))
 
 
+def _has_some(look: Look, place: int) -> bool:
+    """Whether a channel has enough neighbours."""
+    return bool(np.count_nonzero((look.rule == look.rule[place]) & ~look.young) > _MANY)
+
+
 def _decide(look: Look, own: Floats, place: int) -> None:
-    """It seemed to be over some readings ago: whether it was."""
+    """It seemed to be over some readings ago: whether it was; if not, it goes on."""
     window = look.window(np.array([place]), _AFTER + 3)
     common = np.where(np.isnan(window.common), own[_COMMON, place], window.common)
-    value, size = window.value[0], own[_SIZE, place]
-    rest = value - look.shown[place] * common[0]
-    steps = _mix(np.diff(rest[1:-1]), np.diff(value[1:-1])) / abs(size)
-    odds = own[_ODDS, place] - _AGAINST_AFTER * steps.max()
-    odds -= _AGAINST_REST * min(abs(rest[1:-1].mean() - own[_LEVEL, place]) / abs(size), 1)
+    # the reading before the step back, and from then on
+    value, size, some = window.value[0, :-1], own[_SIZE, place], own[_SOME, place]
+    rest = value - look.shown[place] * common[0, :-1]
+    steps = _mix(np.diff(rest), np.diff(value), some) / abs(size)
+    left = (rest[1:] - own[_LEVEL, place]) / size
+    odds = own[_OVER, place] - _AGAINST_AFTER * steps[1:].max() - _AGAINST_REST * min(abs(left.mean()), 1)
     if odds > 0:
         its = ("step", "level", "return")
         look.say(place, own[_SINCE, place], window.time[0, 0], What.OFFSET, confidence(odds), its)
-    own[_SINCE, place] = 0
+        own[_SINCE, place] = own[_BEGAN, place] = 0
+    own[_WITHIN, place] = max(own[_WITHIN, place], steps.max())
+    own[_LOW, place] = min(own[_LOW, place], left.min())
 
 
-def _mix(own: Floats, raw: Floats) -> Floats:
-    """Size of steps: what is a channel's own counts twice."""
-    return np.asarray((2 * np.abs(own) + np.abs(raw)) / 3)
+def _mix(own: Floats, raw: Floats, some: Floats | float = 1.0) -> Floats:
+    """Size of steps: what is a channel's own counts twice, but what only a few neighbours show is theirs."""
+    own, raw = np.abs(own), np.abs(raw)
+    return np.asarray((2 * np.where(some, own, np.minimum(own, raw)) + raw) / 3)

@@ -49,6 +49,23 @@ def test_what_does_not_end_is_the_new_level_after_five_days() -> None:
 
 
 @pytest.mark.parametrize("sensors", [1, 6])
+def test_an_offset_is_not_over_with_a_step_that_leads_back_only_in_part(sensors: int) -> None:
+    values = temperatures(sensors)
+    values[AT : AT + FOR, 0] += 9
+    values[AT + FOR - 10 : AT + FOR - 7, 0] -= 4
+    (called,) = told(Watch("temperature").see(values))
+    assert called == ("OFFSET", AT, AT + FOR - 1)
+
+
+def test_a_step_of_the_only_neighbour_is_none_of_the_channel() -> None:
+    values = temperatures(2)
+    values[AT : AT + FOR, 0] += 9
+    values[AT + 8 : AT + 12, 1] += 12
+    said = told(Watch("temperature").see(values))
+    assert ("OFFSET", AT, AT + FOR - 1) in said
+
+
+@pytest.mark.parametrize("sensors", [1, 6])
 def test_nothing_is_called_where_nothing_is_wrong(sensors: int) -> None:
     for seed in range(3):
         assert Watch("temperature").see(temperatures(sensors, seed)) == []
