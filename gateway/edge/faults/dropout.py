@@ -40,7 +40,9 @@ _OTHER = 0.5  # share of the decades of the less steep of two steps that counts
 _SAID = 2.0, 6.0  # usual distances from zero that neighbours let expect, from which, and up to which, they are evidence
 _TELLS = 0.3  # decades for each
 _NOTHING = 0.1  # share of the usual size around, up to which a value is next to nothing
-_EVIDENCE = 4.3  # decades of all this, from which they are lost
+_EVIDENCE = 4.3  # decades of all this, from which they are lost,
+_AGAIN, _EVIDENCE_AGAIN = 3, 6.0  # and, lost so often, even where neighbours are not far from zero
+_SURELY, _STEEP = 5.0, 3.0  # usual distances of the neighbours, and decades of one step: the other may be a slope
 _BESIDE = 2  # readings before and after each lost one, that have to be on one side of zero
 _RARE = 1.0  # decades of the less steep step
 _TIED = 0.4  # correlation with neighbours that tell
@@ -52,6 +54,7 @@ _STEPS = 8.0  # mean steps
 _DECADES = 4.0  # by which a step as large is rare
 _MANY = 4  # lost readings
 _SHARE = 0.3  # of the median distance, that the least one is
+_FINEST = 1e-9  # no less is told apart
 
 UNTIL, ENTRY, STILL, AGO, FALL, RUNS = range(6)
 
@@ -162,13 +165,13 @@ def _are_new(look: Look, own: Floats, places: Ints, window: Window, lost: Flags)
     # where it goes that fast all around, it goes there by itself; and from next to nothing, there is no step
     usual_end = ends.sum(1) / np.maximum(np.count_nonzero(ends, 1), 1)
     found: Flags = usual_end > _FASTER * _pace(value, around)
-    found &= np.where(ends > 0, ends, np.inf).min(1) > _NOTHING * _middle(np.where(around, size, np.nan))
+    nothing = np.where(ends > 0, ends, np.inf).min(1) <= _NOTHING * _middle(np.where(around, size, np.nan))
     # in a storm, steps are larger everywhere
     ends /= np.fmax(look.beside[COMMON_ACTIVITY, places] / _UNQUIET, 1)[:, None]
     steep, other = (np.minimum(_decades(look, places, ends[:, place]), _MOST) for place in (-1, -2))
     rare = np.log10(look.own[COUNT, places] / (own[RUNS, places] + _FIRST))
     score = steep + _OTHER * other + rare - np.log10(np.maximum(into.sum(1), 1))
-    found &= (many >= _LEAST) & ~slope & ~look.young[places] & (rare > _SELDOM)
+    found &= (many >= _LEAST) & ~look.young[places] & (rare > _SELDOM)
     beside = _beside(lost, _BESIDE) & (value != 0)
     found &= (beside & (value > 0)).any(1) != (beside & (value < 0)).any(1)
     found &= (look.rules.suspect_low[look.rule[places]] > _BELOW) | (other > _RARE)
@@ -183,7 +186,10 @@ def _are_new(look: Look, own: Floats, places: Ints, window: Window, lost: Flags)
         tells = _TELLS * (np.minimum(expected / usual, _SAID[1]) - _SAID[0])
     found &= score + np.where(heard, tells, 0) >= _EVIDENCE
     least = np.maximum(_EXPECTED[0] * usual, _EXPECTED[1] * _middle(np.where(value == 0, np.nan, size)))
-    found &= ~heard | (expected > least)
+    again = (into.sum(1) >= _AGAIN) & (score > _EVIDENCE_AGAIN)
+    found &= ~heard | (expected > least) | again
+    # on one side it may have gone to zero by itself
+    found &= ~(slope | nothing) | (heard & (expected > _SURELY * usual) & (steep > _STEEP))
     return found
 
 
@@ -239,7 +245,23 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
     # where it goes that fast all around, it goes there by itself
     found: Flags = one_sided & (nearest > _FASTER * _pace(off, around)) & (lost.sum(1) >= _MANY) & (share >= _SHARE)
     found &= (nearest >= _STEPS * look.own[STEP, places]) & (_decades(look, places, nearest) >= _DECADES)
-    return found
+    return found & ~_is_rounded(look.own[LAST, places], off, lost, nearest)
+
+
+def _is_rounded(value: Floats, off: Floats, lost: Flags, nearest: Floats) -> Flags:
+    """bool[m], whether a constant is no more than rounded: it has fewer digits than the readings around.
+
+    Args:
+        value: float64[m], the constant.
+        off: float64[m, k], by how much readings are off it.
+        lost: bool[m, k], which are none.
+        nearest: float64[m], by how much the nearest is off it.
+    """
+    digit = 10 ** np.ceil(np.log10(np.maximum(nearest, _FINEST)) - _FINEST)
+    every = (value[:, None] + off) / digit[:, None]
+    whole = np.abs(every - np.rint(every)) < 1e-6  # noqa: PLR2004 - as good as none
+    rounded: Flags = (whole | ~lost).all(1) & ((whole & ~lost).sum(1) < 0.5 * (~lost).sum(1))
+    return rounded & (nearest <= digit / 2)
 
 
 def _middle(values: Floats) -> Floats:

@@ -40,6 +40,7 @@ _NEAR = 0.2  # of the range, within which a bound is what ends it
 _AWAY = 0.5  # of the range, from which a value is none of its own
 _QUIET = 0.4  # of the usual activity
 _CALM = 0.1  # the same, where hardly anything moves
+_AS_EVER = 1.0  # the same, where all goes on
 _ASIDE = 3  # readings of the neighbours at both ends that do not count
 _SEEN = 3.0  # usual distances from what the neighbours say
 _JUMP = 6.0  # mean steps; a value that comes back with such a step was not there all the time
@@ -116,10 +117,13 @@ class Stuck:
         older = 1 + 200 / look.own[COUNT, places]
         # or if it was never still for so long there, either
         most = np.maximum(np.maximum(own[LONGEST, places], own[ASIDE, places]), _SHORT)
-        longer = (where != _INSIDE) & ~steady & (look.own[LAST, places] != 0) & (many >= 2 * most * older + 12)
+        longer = (where != _INSIDE) & ~steady & (many >= 2 * most * older + 12)
+        # zero may be all that there is, unless neighbours are as active as ever
+        zero = look.own[LAST, places] == 0
+        longer &= ~zero | (look.beside[COMMON_ACTIVITY, places] > _AS_EVER)
         its = plain | ((where != _OUTSIDE) & far) | longer
         places, plain, longer, where, goes_on = places[its], plain[its], longer[its], where[its], goes_on[its]
-        many, usual = many[its], own[LONGEST, places] * older[its]
+        zero, many, usual = zero[its], many[its], own[LONGEST, places] * older[its]
         look.own[HELD, places[goes_on]] = look.own[COUNT, places[goes_on]] + 1
         back = ~goes_on & (look.size[places] > _JUMP * look.own[STEP, places])
         moved = _moved_beside(look, places, many)
@@ -130,7 +134,7 @@ class Stuck:
         called = (moved | (back & (lively | rare))) & (moved | plain) & (many >= 1.5 * usual + 6)
         called |= goes_on & lively & (moved | plain) & (many >= 2 * usual + 12)
         called |= goes_on & plain & ~calm & (many >= 3 * usual + 18)
-        called |= longer & lively & (where == _AT_END)
+        called |= longer & lively & ((where == _AT_END) | zero)
         for number in np.flatnonzero(called).tolist():
             place, repeats = int(places[number]), int(many[number])
             # as many repeats as are usual may be its own

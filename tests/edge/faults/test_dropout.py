@@ -108,6 +108,26 @@ def test_zeros_count_that_come_after_true_ones() -> None:
     assert places(say([Dropout()], {"a": {"wind_speed": values}}), What.DROPOUT) == [(AT, AT + 1), (AT + 3, AT + 6)]
 
 
+def test_zeros_at_the_end_of_a_slope_are_called_if_neighbours_are_far_off_and_a_jump_leads_back() -> None:
+    slope, high = (45, 22, 5), 60
+    town = {}
+    for number in range(6):
+        values = np.maximum(dust(12) + np.random.default_rng(number).integers(-2, 3, 1000), 3)
+        values[AT - 3 : AT] = slope
+        values[AT : AT + 11] += high
+        town[f"s{number}"] = {"no2": values}
+    assert say([Dropout()], town) == []
+    town["s0"]["no2"][AT : AT + 8] = 0
+    assert places(say([Dropout()], town), What.DROPOUT) == [(AT, AT + 7)]
+
+
+@pytest.mark.parametrize(("constant", "calls"), [(20.0, 0), (20.03, 1)])
+def test_a_value_that_is_only_rounded_is_not_lost(constant: float, calls: int) -> None:
+    values: Floats = np.round(19.58 + np.random.default_rng(3).normal(0, 0.01, 1000), 2)
+    values[AT : AT + 5] = constant
+    assert len(say([Dropout()], {"a": {"temperature": values}})) == calls
+
+
 def test_zeros_amid_frost_are_called_though_it_was_warmer_the_day_before() -> None:
     values = weather(16)
     values[AT - 20 : AT - 4] = np.linspace(12, -6, 16).round(1)

@@ -100,6 +100,24 @@ def test_a_light_wind_that_stays_is_stuck_if_it_never_did_and_blows_elsewhere() 
     assert say([Stuck()], {**town, "s0": {"wind_speed": often}}) == []
 
 
+def test_a_zero_that_stays_is_stuck_if_all_goes_on_elsewhere() -> None:
+    town = {}
+    for number in range(5):
+        random = np.random.default_rng(number)
+        wind = 2.2 + 2.3 * np.sin(np.arange(1000) / 9) + random.normal(0, 0.3, 1000)
+        town[f"s{number}"] = {"wind_speed": np.maximum(wind.round(1), 0)}
+    assert say([Stuck()], town) == []
+    wind = town["s0"]["wind_speed"].copy()
+    low = int(np.argmin(wind[700:750])) + 700
+    wind[low : low + 48] = 0
+    assert {verdict.channel for verdict in say([Stuck()], {**town, "s0": {"wind_speed": wind}})} == {0}
+    calm = {name: {"wind_speed": its["wind_speed"].copy()} for name, its in town.items()}
+    for its in calm.values():
+        its["wind_speed"][low : low + 48] = np.minimum(its["wind_speed"][low : low + 48], 0.1)
+    calm["s0"]["wind_speed"][low : low + 48] = 0
+    assert say([Stuck()], calm) == []
+
+
 def test_a_value_that_stays_in_a_quiet_time_is_stuck_if_a_jump_leads_back() -> None:
     sensors = {}
     for seed in range(3):
