@@ -2,9 +2,9 @@
 
 What is added knows nothing of the reading before: steps turn again and again, and the change over two readings is no
 larger than over one. In a storm each value has to do with the one before, and the other quantities of the sensor and
-its neighbours are unquiet, too. Bubbles, drops and puffs go one way; noise goes up as often as down, which is asked of
-channels whose neighbours tell too little. Some sensors are noisy at times by themselves, so only more than that is
-called.
+its neighbours are unquiet, too. Bubbles, drops and puffs go one way, and come back to where it was; noise goes up as
+often as down, which is asked of channels whose neighbours tell too little. Some sensors are noisy at times by
+themselves, so only more than that is called.
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ from gateway.edge.faults.look import (
     STEADY,
     STEP,
     TURNS,
+    WINDOW,
     Look,
     What,
 )
@@ -37,6 +38,7 @@ _MORE_BESIDE, _MORE = 2.5, 3.0  # times the usual step that the median step is: 
 _LEAST = 0.1  # of the spread, that the median step is
 _UNQUIET_BESIDE, _UNQUIET = 2.0, 1.5  # usual activity of others, from which there is a storm
 _LOPSIDED = 0.5  # skewness, from which it goes one way
+_BACK = 0.25  # median steps, from where it was before, within which it is back there
 _JUMPED = 0.15  # share of the neighbours that jumped,
 _KEPT = 0.9  # and what is left of it from one look to the next
 _SOME = 3  # other quantities, of which one may be unquiet by itself
@@ -103,7 +105,10 @@ class Noise:
         called = (more > np.maximum(least, _RECORD * record)) & (look.own[CALLED, places] == 0)
         called &= (others < (_UNQUIET_BESIDE if beside else _UNQUIET)) & (strength > _LEAST * look.spread[places])
         if not beside:
-            called &= np.abs(_skewness(window.value[rough])) < _LOPSIDED
+            lopsided = np.abs(_skewness(window.value[rough])) > _LOPSIDED
+            called &= ~lopsided & ~_comes_back(look.window(places, WINDOW).value, strength)
+            # what goes one way does not tell how much noise the channel has
+            more[lopsided] = 0
         own[RECORD, places], own[LAST, places] = record, look.time[places]
         own[BOUT, places] = np.maximum(np.where(another, 0, own[BOUT, places]), more)
         seen = np.where(another, 0, _KEPT * own[SEEN, places])
@@ -151,6 +156,20 @@ def _roughness(value: Floats) -> tuple[Flags, Floats]:
     step = np.clip(step - step.mean(1, keepdims=True), -3 * median[:, None], 3 * median[:, None])
     serial = (step[:, 1:] * step[:, :-1]).sum(1) < _SERIAL * (step**2).sum(1)
     return rough & serial & (median > _EVEN * mean), median
+
+
+def _comes_back(value: Floats, strength: Floats) -> Flags:
+    """bool[m], whether the latest readings come back to where they were before again and again, and never go past.
+
+    Args:
+        value: float64[m, ``WINDOW``].
+        strength: float64[m], median step of the latest readings.
+    """
+    before = np.median(value[:, :-_MOST], 1, keepdims=True)
+    off = (value[:, -_MOST:] - before) / strength[:, None]
+    up, down = (off > _BACK).sum(1), (off < -_BACK).sum(1)
+    back: Flags = (np.minimum(up, down) <= 1) & (up + down <= _MOST - 2)
+    return back
 
 
 def _skewness(value: Floats) -> Floats:

@@ -91,6 +91,22 @@ def test_what_goes_one_way_again_and_again_is_no_noise(seed: int) -> None:
     assert _said({"a": {"temperature": values}}) == []
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_comes_back_to_where_it_was_and_never_goes_past_is_no_noise(seed: int) -> None:
+    """Bubbles again, that stay as often as not."""
+    values = weather(1) * 0.1
+    random = np.random.default_rng(seed)
+    values[AT : AT + 30] += random.choice((0, 1), 30) * random.uniform(5, 8, 30)
+    assert _said({"a": {"temperature": values}}) == []
+
+
+def test_noise_is_called_though_there_were_bubbles_before() -> None:
+    values = weather(1)
+    values[400 : 400 + LONG] += 10 * np.random.default_rng(3).lognormal(1, 1, LONG)
+    values[AT : AT + LONG] += _white(4, 4)
+    assert [since >= AT - 1 for since, _ in _said({"a": {"temperature": values}})] == [True]
+
+
 def test_a_few_large_steps_are_no_noise() -> None:
     values = weather(1)
     values[AT : AT + LONG : 6] += 15
@@ -101,7 +117,7 @@ def test_noise_that_a_channel_has_at_times_is_its_own() -> None:
     values = weather(1)
     values[AT : AT + LONG] += _white(4, 4)
     assert len(_said({"a": {"temperature": values}})) == 1
-    values[400 : 400 + LONG] += _white(2, 12)
+    values[400 : 400 + LONG] += _white(2, 16)
     assert [since for since, _ in _said({"a": {"temperature": values}}) if since > AT - LONG] == []
 
 
