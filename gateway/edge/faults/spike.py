@@ -10,12 +10,12 @@ import numpy as np
 
 from gateway.edge.faults.look import (
     COUNT,
-    EXCESS,
     INTERVAL,
+    LAST,
     LEARNING,
     MEAN,
-    QUICK,
     STEP,
+    WINDOW,
     ZEROS,
     Look,
     What,
@@ -23,7 +23,7 @@ from gateway.edge.faults.look import (
 )
 from gateway.edge.readings import Flags, Floats, Ints
 
-JUMP, AT, DUE, WIDTH, PENDING, MANY, SIZES = range(7)
+JUMP, AT, DUE, WIDTH, PENDING, DOWN, UP, SIZES_DOWN, SIZES_UP, SCALES = range(10)
 _LARGE = 4.0  # mean steps, from which a step is looked at
 _WIDEST = 3  # readings that a spike has at most
 _NEIGHBOURS = 12  # that are asked at most
@@ -33,29 +33,33 @@ _MEMORY = 60 * 86_400_000.0  # ms in which earlier spikes are forgotten
 _HOUR = 3_600_000.0  # ms
 _WEEK = 168 * _HOUR
 _WORTH = 1.5  # times the unrest around it, from which a spike is weighed at all
+_SILENT = 1.5  # times the usual interval, from which a reading is missing
 _RIDGE = 8.0  # readings' worth of doubt in what partners let expect
 _ODDS = {
-    "rate": -0.7,  # of spikes as large that the channel had by itself, a week, logarithm
-    "rarity": 0.7,  # decades by which its size is rare for a step of the channel, logarithm
-    "level": -0.2,  # spreads beyond the mean to which it leads: a plume, or mud, goes where the channel seldom is
-    "small": 1.5,  # spreads that it is out, if less than one, logarithm
-    "tail": -4.0,  # the step after it, by its size: a gust has something left to wear off
+    "rate": -0.9,  # of readings that were as far out to its side, a week, logarithm
+    "silence": -2.0,  # whether a reading is missing beside it: what a sensor sends before and after may be a check
+    "impossible": 4.0,  # whether it is below zero where nothing else is, or a part above its whole
+    "level": -0.1,  # spreads beyond the mean to which it leads: a plume, or mud, goes where the channel seldom is
+    "small": 3.6,  # spreads that it is out, if less than one, logarithm
+    "tail": -1.9,  # the step after it, by its size: a gust has something left to wear off
     "width": 2.0,  # readings: channels have short ones by themselves
-    "even": 6.5,  # its least reading by its largest
-    "alone": 3.7,  # by how much of its size it is beyond all around it, less what its partners let expect
-    "left": -4.3,  # what of it is left after, of the same rest, by its size
-    "felt": -2.8,  # the largest move of a neighbour to its side, within a reading, both in spreads, by its size
-    "company": -1.7,  # the largest move of another quantity of the sensor, by that one's unrest, logarithm
+    "even": 8.7,  # its least reading by its largest
+    "alone": 3.9,  # by how much of its size it is beyond all around it, less what its partners let expect
+    "left": -2.3,  # what of it is left after, of the same rest, by its size
+    "felt": -3.4,  # the largest move of a neighbour to its side, within a reading, both in spreads, by its size
+    "company": -1.2,  # the largest move of another quantity of the sensor, by that one's unrest, logarithm
 }
 """What each that is known of a spike adds to the log-odds of a fault. By ridge-regularised logistic regression on
 recordings of air (Beijing) and of rivers (Logan), with spikes and look-alike events put in by two injectors."""
-_CONSTANT = -11.5
+_CONSTANT = -13.8
 _FELT = 0.4  # of its size, from which a neighbour felt it, too: it is no fault, whatever its shape
 _SURE = 0.0  # log-odds from which a spike is called, at one reading an hour,
-_OFTEN = 0.5  # and for each e-fold of more readings that much more: they have more chances to look like one
+_OFTEN = 0.2  # and for each e-fold of more readings that much more: they have more chances to look like one
 _CLEAR = 6.0  # times the unrest around it, from which a spike is suspect
 _FAR = 40.0  # the same times its way back in spreads
 _RARE, _WIDE = 5.0, 1.0  # decades and spreads, from which a step is
+_PARTS = {"pm25": "pm10", "dew_point": "temperature"}  # quantities, and those that they are never above
+_BELOW_ZERO = frozenset({"°C", "dBm", "dB", "dB(A)"})  # units in which zero is nothing special
 _MOSTLY = 0.5  # share of zeros from which a channel has nothing but spikes, as rain does, and none is a fault
 
 
@@ -63,17 +67,17 @@ class Spike:
     """Calls readings that are far out between others that are not.
 
     Its rows are the last large step and its count, the count at which a spike is judged, its width and its
-    size, the number of earlier spikes and the sum of the logarithms of their sizes.
+    size; of readings far out to each side of those before and after them the number, and the sum of the logarithms
+    of how far they were, by what was far then; and the sum of the logarithms of that.
     """
 
-    rows = 7
+    rows = 10
 
     def judge(self, look: Look, own: Floats) -> None:
         """Finds large steps, steps back, and judges the spikes that are due."""
         fading = look.own[INTERVAL] / -_MEMORY
         fading += 1
-        own[MANY] *= fading
-        own[SIZES] *= fading
+        own[DOWN:] *= fading
         waiting = own[DUE].nonzero()[0]
         if len(waiting):
             due = waiting[own[DUE][waiting] <= look.own[COUNT][waiting]]
@@ -91,6 +95,15 @@ class Spike:
     def _step(look: Look, own: Floats, places: Ints) -> None:
         """A large step is the way back from the last one, or a new one."""
         count, step = look.own[COUNT][places], look.step[places]
+        # how far the reading before was from the middle of this one and the one before it
+        out = (look.own[LAST][places] - look.back(2, places) - step) / 2
+        large = _LARGE * np.maximum(look.own[STEP][places], 1e-12)
+        far, up = np.log(np.maximum(np.abs(out) / large, 1)), out > 0
+        own[DOWN, places] += (far > 0) & ~up
+        own[UP, places] += (far > 0) & up
+        own[SIZES_DOWN, places] += np.where(up, 0, far)
+        own[SIZES_UP, places] += np.where(up, far, 0)
+        own[SCALES, places] += np.where(far > 0, np.log(large), 0)
         jump, width = own[JUMP][places], count - own[AT][places]
         recent = (width <= _WIDEST).nonzero()[0]
         fresh = places
@@ -119,14 +132,15 @@ class Spike:
         size, out = _sizes(window.value, width)
         step = np.maximum(look.own[STEP, places], 1e-12)
         unrest = np.maximum(_moves(window.value, width).mean(1), 0.1 * step)
-        # how often the channel had spikes as large: their sizes fall off by a power
-        logarithm = np.log(np.maximum(size / step, _LARGE) / _LARGE)
-        many, sizes = own[MANY, places], own[SIZES, places]
+        # how often the channel's readings were as far out: how far falls off by a power
+        scale = (own[SCALES, places] + np.log(_LARGE * step)) / (own[DOWN, places] + own[UP, places] + 1)
+        logarithm = np.maximum(np.log(np.maximum(size, 1e-12)) - scale, 0)
+        up = out.sum(1) > 0
+        many = np.where(up, own[UP, places], own[DOWN, places])
+        sizes = np.where(up, own[SIZES_UP, places], own[SIZES_DOWN, places])
         as_large = many * np.exp(-logarithm * (many + 1) / (sizes + 0.5))
         weeks = np.minimum(look.own[COUNT, places] * look.own[INTERVAL, places], _MEMORY) / _WEEK
         rate = np.log((as_large + 0.3) / (weeks + 2))
-        own[MANY, places] += size > 0
-        own[SIZES, places] += np.where(size > 0, logarithm, 0)
         worth = (size > _WORTH * unrest) & (look.own[COUNT, places] > LEARNING + window.value.shape[1])
         at = np.flatnonzero(worth)
         if not len(at):
@@ -150,18 +164,20 @@ class Spike:
 
 
 def _evidence(look: Look, places: Ints, window: Window, out: Floats, rate: Floats) -> Floats:
-    """float64[m, 11], what is known of spikes, as ``_ODDS`` names it."""
+    """float64[m, 12], what is known of spikes, as ``_ODDS`` names it."""
     width, value, own = out.shape[1], window.value, look.own[:, places]
     spread = np.maximum(look.spread[places], 1e-12)
     sign, each = np.sign(out.sum(1)), np.abs(out)
     size = each.min(1)
-    more = (size - own[QUICK]) / (2.302585 * np.maximum(own[EXCESS], 1e-12))
-    rarity = np.where((more > 0) & (own[EXCESS] > 0), np.log(3 + np.maximum(more, 0)), 0)
+    near = range(_AFTER - 1, _AFTER + width + 2)
+    silent = np.max([window.elapsed(back) for back in near], 0) > _SILENT * own[INTERVAL]
     level = sign * (value[:, _BEFORE : _BEFORE + width].mean(1) - own[MEAN]) / spread
     tail = np.abs(value[:, _BEFORE + width + 1] - value[:, _BEFORE + width]) / size
+    time = window.time
     said = (
         rate,
-        rarity,
+        silent,
+        [_impossible(look, *its, width) for its in zip(places.tolist(), time, value, size.tolist(), strict=True)],
         np.clip(level, -5, 20),
         np.minimum(np.log(size / spread), 0),
         np.minimum(tail, 2),
@@ -169,43 +185,83 @@ def _evidence(look: Look, places: Ints, window: Window, out: Floats, rate: Float
         size / each.max(1),
     )
     witnesses = [
-        _witnesses(look, int(place), width, float(towards * its))
-        for place, towards, its in zip(places, sign, size, strict=True)
+        _witnesses(look, *its, width) for its in zip(places.tolist(), time, value, (sign * size).tolist(), strict=True)
     ]
     return np.concatenate((np.stack(said, 1), witnesses), 1)
 
 
-def _witnesses(look: Look, place: int, width: int, size: float) -> tuple[float, float, float, float]:
+def _impossible(look: Look, place: int, time: Floats, value: Floats, size: float, width: int) -> float:  # noqa: PLR0913, PLR0917
+    """Whether a spike is below zero where no other reading is; or by how much of its size a part passes its whole.
+
+    Args:
+        look: The reading by which it is judged.
+        place: Of its channel.
+        time: float64[k], of its readings, ms UTC.
+        value: float64[k], they.
+        size: How far out it is.
+        width: Its readings.
+    """
+    spike, rule = slice(_BEFORE, _BEFORE + width), look.rules.all[look.rule[place]]
+    around = np.delete(value, spike)
+    if value[spike].max() < 0 <= around.min() and rule.limits is not None and rule.limits.unit not in _BELOW_ZERO:
+        return 1.0
+    for other in (~look.young & (look.sensor == look.sensor[place])).nonzero()[0].tolist():
+        name = look.rules.all[look.rule[other]].quantity
+        sign = (_PARTS.get(rule.quantity) == name) - float(_PARTS.get(name) == rule.quantity)
+        if sign:
+            beyond = sign * (value - _then(look, np.array([other]), time)[0])
+            more = beyond[spike].max() - max(np.delete(beyond, spike).max(), 0)
+            return float(np.clip(more / size, 0, 1))
+    return 0.0
+
+
+def _then(look: Look, places: Ints, time: Floats) -> Floats:
+    """float64[m, k], what channels were at some times: between two readings in between, for some may be missing.
+
+    Args:
+        look: The latest readings.
+        places: int64[m], of the channels.
+        time: float64[k], ms UTC.
+    """
+    window = look.window(places, WINDOW)
+    values = [np.interp(time, its, value) for its, value in zip(window.time, window.value, strict=True)]
+    return np.array(values).reshape(len(places), len(time))
+
+
+def _witnesses(  # noqa: PLR0913, PLR0917 - what is known of a spike
+    look: Look, place: int, time: Floats, value: Floats, size: float, width: int
+) -> tuple[float, float, float, float]:
     """What neighbours and other quantities of the sensor show of a spike: the last four of ``_ODDS``.
 
     Args:
         look: The reading by which it is judged.
         place: Of its channel.
-        width: Its readings.
+        time: float64[k], of its readings, ms UTC.
+        value: float64[k], they.
         size: How far out it is, negative if it is below.
+        width: Its readings.
     """
-    readings = _BEFORE + width + _AFTER + 1
     known = ~look.young
     known[place] = False
     neighbours = (known & (look.rule == look.rule[place])).nonzero()[0]
     company = (known & (look.sensor == look.sensor[place])).nonzero()[0]
     if len(neighbours) > _NEIGHBOURS:
         neighbours = neighbours[np.linspace(0, len(neighbours) - 1, _NEIGHBOURS).astype(int)]
-    value, spread = look.window(neighbours, readings).value, look.spread[neighbours]
+    near, spread = _then(look, neighbours, time), look.spread[neighbours]
     if not len(neighbours) and look.paired[place]:
         # those that send at other times
-        common = look.window(np.array([place]), readings).common.astype(np.float64)
-        value, spread = np.nan_to_num(common), np.ones(1)
-    others = look.window(company, readings).value
+        common = look.window(np.array([place]), len(time)).common.astype(np.float64)
+        near, spread = np.nan_to_num(common), np.ones(1)
+    others = _then(look, company, time)
     towards, felt, moved = np.sign(size), 0.0, 0.0
-    if len(value):
-        near = [_sizes(np.roll(value, shift, 1), width)[1].mean(1) * towards for shift in (-1, 0, 1)]
-        felt = float((np.max(near, 0) / np.maximum(spread, 1e-12)).max()) * look.spread[place] / abs(size)
+    if len(near):
+        moves = [_sizes(np.roll(near, shift, 1), width)[1].mean(1) * towards for shift in (-1, 0, 1)]
+        felt = float((np.max(moves, 0) / np.maximum(spread, 1e-12)).max()) * look.spread[place] / abs(size)
     if len(others):
         unrest = np.maximum(np.abs(np.diff(others)).mean(1), look.own[STEP, company])
         out = np.abs(_sizes(others, width)[1].mean(1))
         moved = float(np.log((out / np.maximum(unrest, 1e-12)).max() + 0.5))
-    left = _unexpected(look.window(np.array([place]), readings).value[0], np.concatenate((value, others)), width)
+    left = _unexpected(value, np.concatenate((near, others)), width)
     left *= towards
     spike = slice(_BEFORE, _BEFORE + width)
     alone = (left[spike].mean() - np.delete(left, spike).max()) / abs(size)

@@ -17,7 +17,7 @@ from sensors import kinds
 START = 1_700_000_000_000 // 3_600_000 * 3_600_000
 HOUR = 3_600_000
 Sensors = Mapping[str, Mapping[str, Floats]]
-"""Values by sensor and quantity, all of one length."""
+"""Values by sensor and quantity, all of one length; NaN where one is missing."""
 
 
 def say(tests: Sequence[Test], sensors: Sensors, *, interval: int = HOUR, kind: str = "air") -> list[Verdict]:
@@ -30,7 +30,7 @@ def say(tests: Sequence[Test], sensors: Sensors, *, interval: int = HOUR, kind: 
     for number in range(count):
         batch = RawBatch()
         for name, quantities in sensors.items():
-            values = {quantity: float(its[number]) for quantity, its in quantities.items()}
+            values = {name: float(its[number]) for name, its in quantities.items() if np.isfinite(its[number])}
             batch.topics.append(f"city/park/{kind}/{name}")
             batch.payloads.append(json.dumps({"ts": START + number * interval, **values}).encode())
             batch.received.append(START + number * interval)

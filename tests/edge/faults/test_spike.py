@@ -69,6 +69,46 @@ def test_what_a_neighbour_felt_a_reading_earlier_is_no_fault() -> None:
     assert places(say([Spike()], sensors), What.SPIKE) == []
 
 
+def test_what_neighbours_feel_is_no_fault_where_they_miss_readings() -> None:
+    sensors = {name: {"temperature": weather(seed)} for seed, name in enumerate("abcde")}
+    for its in sensors.values():
+        its["temperature"][AT] += 20
+    for name in "bcde":
+        sensors[name]["temperature"][[AT + 3, AT + 5, AT + 6]] = np.nan
+    assert (AT, AT) not in places(say([Spike()], sensors), What.SPIKE)
+
+
+def test_beside_a_missing_reading_a_spike_is_less_sure() -> None:
+    called = []
+    for missing in (AT - 8, AT - 1):
+        values = weather(1)
+        values[AT] += 8
+        values[missing] = np.nan
+        called.append(places(say([Spike()], {"a": {"temperature": values}}), What.SPIKE))
+    assert called == [[(AT, AT)], []]
+
+
+def test_what_wears_off_is_a_fault_where_a_part_is_more_than_its_whole() -> None:
+    called = []
+    for more in (100, 2):
+        values = weather(1) + 10
+        dust = {"pm10": values + more, "pm25": values.copy()}
+        dust["pm25"][[AT, AT + 1]] += [8, 4]
+        called.append(places(say([Spike()], {"a": dust}), What.SPIKE))
+    assert called == [[], [(AT, AT)]]
+
+
+def test_what_wears_off_is_a_fault_where_it_is_below_zero_alone() -> None:
+    called = []
+    for least in (20, 6):
+        values = weather(1)
+        values += least - values[AT - 100 :].min()
+        at = AT - 100 + int(values[AT - 100 :].argmin())
+        values[[at, at + 1]] -= [8, 4]
+        called.append(len(places(say([Spike()], {"a": {"so2": values}}), What.SPIKE)))
+    assert called == [0, 1]
+
+
 def test_a_reading_that_is_only_rounded_is_none() -> None:
     values = np.round(8.7 + 0.1 * np.sin(np.arange(1000) * 2 * np.pi / 24), 2)
     values[AT] = 9
