@@ -23,7 +23,7 @@ from gateway.edge.faults.look import (
 )
 from gateway.edge.readings import Flags, Floats, Ints
 
-JUMP, AT, DUE, WIDTH, PENDING, DOWN, UP, SIZES_DOWN, SIZES_UP, SCALES = range(10)
+JUMP, AT, DUE, WIDTH, PENDING, DOWN, UP, SIZES_DOWN, SIZES_UP, SCALES, FADED = range(11)
 _LARGE = 4.0  # mean steps, from which a step is looked at
 _WIDEST = 3  # readings that a spike has at most
 _NEIGHBOURS = 12  # that are asked at most
@@ -68,16 +68,14 @@ class Spike:
 
     Its rows are the last large step and its count, the count at which a spike is judged, its width and its
     size; of readings far out to each side of those before and after them the number, and the sum of the logarithms
-    of how far they were, by what was far then; and the sum of the logarithms of that.
+    of how far they were, by what was far then; the sum of the logarithms of that; and the count at which these five
+    last faded.
     """
 
-    rows = 10
+    rows = 11
 
     def judge(self, look: Look, own: Floats) -> None:
         """Finds large steps, steps back, and judges the spikes that are due."""
-        fading = look.own[INTERVAL] / -_MEMORY
-        fading += 1
-        own[DOWN:] *= fading
         waiting = own[DUE].nonzero()[0]
         if len(waiting):
             due = waiting[own[DUE][waiting] <= look.own[COUNT][waiting]]
@@ -94,6 +92,7 @@ class Spike:
     @staticmethod
     def _step(look: Look, own: Floats, places: Ints) -> None:
         """A large step is the way back from the last one, or a new one."""
+        _fade(look, own, places)
         count, step = look.own[COUNT][places], look.step[places]
         # how far the reading before was from the middle of this one and the one before it
         out = (look.own[LAST][places] - look.back(2, places) - step) / 2
@@ -128,6 +127,7 @@ class Spike:
 
     def _decide(self, look: Look, own: Floats, places: Ints, width: int) -> None:
         """Judges spikes of one width that ended some readings ago."""
+        _fade(look, own, places)
         window = look.window(places, _BEFORE + width + _AFTER + 1)
         size, out = _sizes(window.value, width)
         step = np.maximum(look.own[STEP, places], 1e-12)
@@ -161,6 +161,13 @@ class Spike:
                 look.say(place, since, until, What.SPIKE, 0.9, ["there and back", "alone"])
             else:
                 look.say(place, since, until, What.UNDECIDED, 0.5, ["there and back"])
+
+
+def _fade(look: Look, own: Floats, places: Ints) -> None:
+    """Forgets some of the earlier readings far out, before they are asked for."""
+    count, interval = look.own[COUNT, places], look.own[INTERVAL, places]
+    own[DOWN:FADED, places] *= np.exp((own[FADED, places] - count) * interval / _MEMORY)
+    own[FADED, places] = count
 
 
 def _evidence(look: Look, places: Ints, window: Window, out: Floats, rate: Floats) -> Floats:
