@@ -83,6 +83,17 @@ def test_the_month_is_printed_on_numbered_sheets_of_a4(browser: Browser, town: C
             assert title.replace(" ", "") in "".join("".join(_printed(page)).split())
 
 
+def test_the_month_is_the_town_s_whatever_the_clock_of_the_page(browser: Browser, town: City) -> None:
+    context = browser.new_context(locale="en-GB")
+    page = context.new_page()
+    page.clock.set_fixed_time(time.time() + 40 * 86_400)
+    page.goto(f"{town.url}/#/cases")
+    page.get_by_test_id("month-link").click()
+    expect(page.get_by_test_id("month-classes").locator("tbody tr")).to_have_count(2)
+    expect(page.get_by_test_id("month-after")).to_have_count(0)
+    context.close()
+
+
 def test_a_month_to_come_is_said_to_be_so(browser: Browser, town: City) -> None:
     context = browser.new_context(locale="en-GB")
     page = context.new_page()

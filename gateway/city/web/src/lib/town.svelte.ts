@@ -18,6 +18,8 @@ class Town {
   atDesk = $state(false)
   /** Server time in ms, advanced each second. */
   now = $state(Date.now())
+  /** The month that it is where the server is, as `2026-11`; empty before that is known. */
+  month = $state('')
   lostSince = $state<number | null>(null)
   retryAt = $state<number | null>(null)
   map = $state.raw<TownMap | null>(null)
@@ -259,6 +261,7 @@ class Town {
   #setTime(time: string): void {
     const at = Date.parse(time)
     if (Number.isNaN(at)) return
+    this.month = time.slice(0, 7)
     this.#skew = at - Date.now()
     this.now = at
   }
