@@ -92,17 +92,14 @@ class Spike:
     @staticmethod
     def _step(look: Look, own: Floats, places: Ints) -> None:
         """A large step is the way back from the last one, or a new one."""
-        _fade(look, own, places)
         count, step = look.own[COUNT][places], look.step[places]
         # how far the reading before was from the middle of this one and the one before it
         out = (look.own[LAST][places] - look.back(2, places) - step) / 2
         large = _LARGE * np.maximum(look.own[STEP][places], 1e-12)
-        far, up = np.log(np.maximum(np.abs(out) / large, 1)), out > 0
-        own[DOWN, places] += (far > 0) & ~up
-        own[UP, places] += (far > 0) & up
-        own[SIZES_DOWN, places] += np.where(up, 0, far)
-        own[SIZES_UP, places] += np.where(up, far, 0)
-        own[SCALES, places] += np.where(far > 0, np.log(large), 0)
+        far = np.abs(out) > large
+        if np.count_nonzero(far):
+            _fade(look, own, places[far])
+            _count(own, places[far], out[far], large[far])
         jump, width = own[JUMP][places], count - own[AT][places]
         recent = (width <= _WIDEST).nonzero()[0]
         fresh = places
@@ -168,6 +165,23 @@ def _fade(look: Look, own: Floats, places: Ints) -> None:
     count, interval = look.own[COUNT, places], look.own[INTERVAL, places]
     own[DOWN:FADED, places] *= np.exp((own[FADED, places] - count) * interval / _MEMORY)
     own[FADED, places] = count
+
+
+def _count(own: Floats, places: Ints, out: Floats, large: Floats) -> None:
+    """Counts readings far out, each to its side.
+
+    Args:
+        own: Rows.
+        places: int64[m].
+        out: float64[m], how far.
+        large: float64[m], what is far.
+    """
+    size, up = np.log(np.abs(out) / large), out > 0
+    own[DOWN, places] += ~up
+    own[UP, places] += up
+    own[SIZES_DOWN, places] += np.where(up, 0, size)
+    own[SIZES_UP, places] += np.where(up, size, 0)
+    own[SCALES, places] += np.log(large)
 
 
 def _evidence(look: Look, places: Ints, window: Window, out: Floats, rate: Floats) -> Floats:
