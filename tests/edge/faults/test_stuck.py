@@ -82,12 +82,17 @@ def test_low_values_that_stay_are_stuck_if_the_neighbours_rise_and_a_jump_leads_
     assert {verdict.channel for verdict in say([Stuck()], {**town, "s0": {"pm25": dust}})} == {0}
 
 
-def test_a_light_wind_that_stays_is_stuck_if_it_never_did_and_blows_elsewhere() -> None:
+def _windy(sway: float, noise: float) -> dict[str, dict[str, Floats]]:
+    """Five sensors of a wind that comes and goes by so much, m/s, each with noise of its own."""
     town = {}
     for number in range(5):
-        random = np.random.default_rng(number)
-        wind = 2.2 + 1.8 * np.sin(np.arange(1000) / 9) + random.normal(0, 0.15, 1000)
+        wind = 2.2 + sway * np.sin(np.arange(1000) / 9) + np.random.default_rng(number).normal(0, noise, 1000)
         town[f"s{number}"] = {"wind_speed": np.maximum(wind.round(1), 0)}
+    return town
+
+
+def test_a_light_wind_that_stays_is_stuck_if_it_never_did_and_blows_elsewhere() -> None:
+    town = _windy(1.8, 0.15)
     assert say([Stuck()], town) == []
     wind = town["s0"]["wind_speed"].copy()
     low = int(np.argmin(wind[700:750])) + 700
@@ -101,11 +106,7 @@ def test_a_light_wind_that_stays_is_stuck_if_it_never_did_and_blows_elsewhere() 
 
 
 def test_a_zero_that_stays_is_stuck_if_all_goes_on_elsewhere() -> None:
-    town = {}
-    for number in range(5):
-        random = np.random.default_rng(number)
-        wind = 2.2 + 2.3 * np.sin(np.arange(1000) / 9) + random.normal(0, 0.3, 1000)
-        town[f"s{number}"] = {"wind_speed": np.maximum(wind.round(1), 0)}
+    town = _windy(2.3, 0.3)
     assert say([Stuck()], town) == []
     wind = town["s0"]["wind_speed"].copy()
     low = int(np.argmin(wind[700:750])) + 700
