@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gateway import misses
+from gateway import foreign_units, misses
 from gateway.config import GatewayConfig, SourceConfig
 from gateway.edge.batch import RawBatch
 from gateway.edge.decode import Decoder
@@ -224,7 +224,8 @@ def main(  # noqa: PLR0913 - the command's options
     Args:
         file: The recording.
         layout: How to read it.
-        units: ``QUANTITY=UNIT`` for values that are not in their kind's unit.
+        units: ``QUANTITY=UNIT`` for values that are not in their kind's unit. Where others cannot be in it, the unit
+            that fits is taken, which is said.
         config: A gateway's configuration, for its own kinds and overrides.
         truth: What ``citygate inject --truth`` wrote with the file.
         plot: Where to draw the worst misses, HTML.
@@ -245,12 +246,18 @@ def main(  # noqa: PLR0913 - the command's options
     console = Console(stderr=True)
     with console.status(f"Reading {file} …"):
         recording = Recording(file, layout)
-    values = run(recording, config, units, limit, console)
+    families = kinds.known(None if config is None else config.gateway.kinds_dir)
+    stated = dict(_unit(text) for text in units)
+    guessed = foreign_units.found(recording, families, stated)
+    for quantity, unit in guessed.items():
+        text = f"{quantity} is taken to be in {unit}, for its kind's unit it cannot be in (else: --unit)"
+        console.print(text, highlight=False, soft_wrap=True)
+    values = run(recording, config, stated | guessed, limit, console)
     lines = None if truth is None else _read_truth(truth)
     episodes = _labelled(values) if lines is None else _told(values, lines, truth)
     for episode in episodes:
         _judge(values, episode)
-    result = {"file": str(file), **summary(values, episodes)}
+    result = {"file": str(file), "units": stated | guessed, **summary(values, episodes)}
     if plot is not None:
         misses.write(plot, file.name, values, episodes, _clean(values, episodes))
     worse = [] if before is None else worsened(before, result)
@@ -267,11 +274,11 @@ def main(  # noqa: PLR0913 - the command's options
 
 
 def run(
-    recording: Recording, config: GatewayConfig | None, units: Sequence[str], limit: int | None, console: Console
+    recording: Recording, config: GatewayConfig | None, units: dict[str, str], limit: int | None, console: Console
 ) -> Values:
-    """Sends a recording through the decoder and the inspector of a device."""
+    """Sends a recording through the decoder and the inspector of a device; units are those of its quantities."""
     channels = Channels()
-    source = SourceConfig(units=dict(_unit(text) for text in units))
+    source = SourceConfig(units=units)
     if config is None:
         decoder = Decoder([source], kinds.builtin(), "evaluate", channels)
     else:

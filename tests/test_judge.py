@@ -161,7 +161,7 @@ def test_with_a_truth_pairs_are_told_apart_and_an_event_of_many_sensors_is_one(j
 def test_the_keys_of_the_json_are_as_documented(judged: Judge) -> None:
     result = judged(known())
     assert result.keys() == {
-        "file", "readings", "sensors", "channels",
+        "file", "units", "readings", "sensors", "channels",
         "labels", "faults", "events", "shapes", "amplitudes", "pairs", "clean",
     }  # fmt: skip
     group = {
@@ -303,12 +303,26 @@ def test_units_are_converted_and_a_limit_is_kept(tmp_path: Path, judged: Judge) 
     rows = [f"{moment(row)},s,air,co,{500 + row % 5},{'event' if row == 3 else ''}" for row in range(20)]
     path.write_text("\n".join(["time,sensor,kind,quantity,value,label", *rows, ""]))
     called = []
-    for given in ([], ["--unit", "co=µg/m³"]):
-        done = CliRunner().invoke(app, ["evaluate", str(path), "--json", *given])
+    for unit in ("mg/m³", "µg/m³"):
+        done = CliRunner().invoke(app, ["evaluate", str(path), "--json", "--unit", f"co={unit}"])
+        assert not done.stderr
         called.append(json.loads(done.stdout)["events"]["called_fault"])
     assert called == [1, 0]
     assert judged(known(), "--limit", "150")["readings"] == 150
     assert judged(known(), "--limit", "150")["labels"].keys() == {"offset"}
+
+
+def test_a_unit_that_nobody_stated_is_seen_by_values_that_are_impossible_without_it_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "air.csv"
+    rows = [f"{moment(row)},s,{500 + row % 5},{20 + row % 3},{400 + row % 3}" for row in range(20)]
+    path.write_text("\n".join(["time,sensor,co,temperature,pressure", *rows, ""]))
+    done = CliRunner().invoke(app, ["evaluate", str(path), "--kind", "air", "--json"])
+    result = json.loads(done.stdout)
+    assert result["units"] == {"co": "µg/m³"}
+    assert result["clean"]["readings_touched"] == 20  # the pressure, which is impossible in every unit
+    assert "co is taken to be in µg/m³" in done.stderr
 
 
 def test_a_gateway_is_judged_with_its_own_limits(tmp_path: Path, judged: Judge) -> None:
