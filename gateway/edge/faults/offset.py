@@ -27,29 +27,28 @@ from gateway.edge.faults.look import (
 from gateway.edge.readings import Floats, Ints
 
 _HOUR, _DAY = 3_600_000.0, 86_400_000.0  # ms
-_LEAST, _UNLIKE = 0.35, 5.5  # of the spread, and of the mean step: a step that matters
-_SHORTEST, _LONGEST = 12 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
+_LEAST, _UNLIKE = 0.35, 5.0  # of the spread, and of the mean step: a step that matters
+_SHORTEST, _LONGEST = 5.5 * _HOUR, 47 * _HOUR  # an offset lasts for longer than the top of an event
 _LONG, _NEW_LEVEL = 44 * _HOUR, 5 * _DAY  # after which it is called while it lasts, and is no fault any more
-_SURE = 4.0  # log-odds that this takes,
+_SURE = 3.6  # log-odds that this takes,
 _FAR = 6.5  # usual distances that it was away from what neighbours let expect all the time,
 _TIED = 0.5  # correlation with these,
 _MANY = 3  # and so many of them: of two sensors that part, either may be off
 _OFTEN = 0.5  # share of zeros, from which a quantity comes and goes
-_READINGS = 12  # that it takes at least
+_READINGS = 8  # that it takes at least
 _BEFORE = 12  # readings in which nothing came near the step
 _QUIET = 6  # readings that tell the level before
-_AFTER = 4  # readings that tell the level after
+_AFTER = 4  # readings in which nothing comes near the step back
 _ITS_OWN = 0.6  # share of what is left of a step that must be in the values themselves
 _LIKE, _LIKE_RAW = 0.6, 0.8  # by how much of its size the step back may differ, and that of the values themselves
 # What counts against an offset: log-odds by what each is of the step's size, from the Beijing and Logan recordings.
-_FOR = 6.2
-_AGAINST_BEFORE = 6.0  # the largest step before
-_AGAINST_WITHIN = 7.0  # and within
-_AGAINST_SHORT = 4.0  # the part of a day that it was shorter than one
-_FOR_LEVEL = 2.3  # the least that the level was away
-_AGAINST_RETURN = 12.0  # half the difference of the two steps
+_FOR = 5.9
+_AGAINST_BEFORE = 5.0  # the largest step before
+_AGAINST_WITHIN = 6.0  # and within
+_AGAINST_SHORT = 3.5  # the part of a day that it was shorter than one
+_FOR_LEVEL = 1.5  # the least that the level was away
+_AGAINST_RETURN = 9.0  # the difference of the two steps
 _AGAINST_AFTER = 5.0  # the largest step after
-_AGAINST_REST = 1.3  # what is left of the level after
 
 # Its rows.
 (
@@ -60,7 +59,7 @@ _AGAINST_REST = 1.3  # what is left of the level after
     _LEVEL,  # before
     _ODDS,  # for it, as of its beginning
     _WITHIN,  # the largest step since, by its size
-    _LOW,  # the least that the level was away since, by its size
+    _LOW,  # the least that the level was away since, by its size: 0 to 1
     _BEGAN,  # count of readings at its beginning
     _RETURN,  # and when it seemed to be over; 0 before
     _USUAL,  # distance from what neighbours let expect, before
@@ -144,7 +143,7 @@ class Offset:
         back = (np.abs(of_size + 1) < _LIKE) & (lasted > _SHORTEST)
         back &= np.abs(raw + 1) < _LIKE_RAW
         if np.count_nonzero(back):
-            now = _odds(odds, within, low) - _AGAINST_RETURN * np.abs(of_size + 1) / 2
+            now = _odds(odds, within, low) - _AGAINST_RETURN * np.abs(of_size + 1)
             now -= _AGAINST_SHORT * np.maximum(1 - lasted / _DAY, 0)
             count = look.own[COUNT][places]
             back &= (now > 0) & (count - began >= _READINGS)
@@ -152,7 +151,7 @@ class Offset:
             own[_RETURN, over], own[_OVER, over] = count[back], now[back]
             mixed[back], away[back] = 0, np.inf
         np.maximum(within, mixed, out=within)
-        np.minimum(low, away, out=low)
+        np.minimum(low, np.maximum(away, 0), out=low)
         own[_WITHIN, places], own[_LOW, places] = within, low
         now = _odds(odds, within, low)
         if np.count_nonzero(sure := ~back & (lasted > _LONG) & (now > _SURE)):
@@ -177,7 +176,7 @@ class Offset:
 
 def _odds(odds: Floats, within: Floats, low: Floats) -> Floats:
     """For offsets, as of now."""
-    return np.asarray(odds - _AGAINST_WITHIN * within + _FOR_LEVEL * np.minimum(low, 1))
+    return np.asarray(odds - _AGAINST_WITHIN * within + _FOR_LEVEL * low)
 
 
 def _has_some(look: Look, place: int) -> bool:
@@ -194,13 +193,13 @@ def _decide(look: Look, own: Floats, place: int) -> None:
     rest = value - look.shown[place] * common[0, :-1]
     steps = _mix(np.diff(rest), np.diff(value), some) / abs(size)
     left = (rest[1:] - own[_LEVEL, place]) / size
-    odds = own[_OVER, place] - _AGAINST_AFTER * steps[1:].max() - _AGAINST_REST * min(abs(left.mean()), 1)
+    odds = own[_OVER, place] - _AGAINST_AFTER * steps[1:].max()
     if odds > 0:
         its = ("step", "level", "return")
         look.say(place, own[_SINCE, place], window.time[0, 0], What.OFFSET, confidence(odds), its)
         own[_SINCE, place] = own[_BEGAN, place] = 0
     own[_WITHIN, place] = max(own[_WITHIN, place], steps.max())
-    own[_LOW, place] = min(own[_LOW, place], left.min())
+    own[_LOW, place] = min(own[_LOW, place], max(left.min(), 0))
 
 
 def _mix(own: Floats, raw: Floats, some: Floats | float = 1.0) -> Floats:

@@ -96,6 +96,30 @@ def test_a_step_that_stays_is_none() -> None:
     assert Watch("level", "water").see(values) == []
 
 
+@pytest.mark.parametrize("sensors", [1, 6])
+@pytest.mark.parametrize("lasted", [8, 11])
+def test_an_offset_of_less_than_half_a_day_is_called_where_all_else_is_smooth(lasted: int, sensors: int) -> None:
+    values = temperatures(sensors)
+    values[AT : AT + lasted, 0] += 9
+    assert told(Watch("temperature").see(values)) == [("OFFSET", AT, AT + lasted - 1)]
+
+
+def test_what_lasts_for_less_than_half_a_day_and_comes_back_in_part_is_none() -> None:
+    values = temperatures(1)
+    values[AT : AT + 9, 0] += 9
+    values[AT + 9 : AT + 40, 0] += np.linspace(4, 0, 31)
+    assert Watch("temperature").see(values) == []
+
+
+def test_an_offset_is_called_whose_days_course_is_larger_than_itself() -> None:
+    """It begins at noon, and by night the level is below that of before: without neighbours, this tells nothing."""
+    noon, values = AT + 10, days(MANY, 1, middle=12, size=9)
+    before = values[noon - 1, 0]
+    values[noon : noon + 24, 0] += 12
+    assert values[noon : noon + 24, 0].min() < before
+    assert told(Watch("temperature").see(values)) == [("OFFSET", noon, noon + 23)]
+
+
 @pytest.mark.parametrize("many", [1, 2, 6])
 def test_what_is_over_within_hours_is_no_offset(many: int) -> None:
     values = temperatures(6)
