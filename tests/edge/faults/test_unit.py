@@ -65,10 +65,10 @@ def test_what_comes_down_to_nothing_is_not_another_unit() -> None:
     assert [name for name, _, _ in told(Watch("so2").see(values)) if name == "UNIT"] == []
 
 
-def test_a_jump_to_where_no_unit_leads_is_not_called() -> None:
+def test_a_jump_to_where_no_unit_leads_is_an_offset() -> None:
     values = days(MANY, 3, middle=0, size=3)
     values[AT : AT + 8, 0] += 15
-    assert Watch("temperature").see(values) == []
+    assert told(Watch("temperature").see(values)) == [("OFFSET", AT, AT + 7)]
 
 
 def test_a_lasting_unit_survives_a_restart() -> None:
