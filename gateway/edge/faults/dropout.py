@@ -52,6 +52,9 @@ _FASTER = 1.5  # mean steps of those around, that the steps there and back are l
 # Of another constant:
 _STEPS = 8.0  # mean steps
 _DECADES = 4.0  # by which a step as large is rare
+_DECADES_SAME = 2.0  # the same, if it is unlikely by so many decades
+_UNLIKELY = 3.5  # that as many readings are the same
+_FEWEST_STILL = 0.01  # share of steps that are none, at least
 _MANY = 4  # lost readings
 _SHARE = 0.3  # of the median distance, that the least one is
 _FINEST = 1e-9  # no less is told apart
@@ -90,7 +93,6 @@ class Dropout:
             back = back[(look.size[back] > _STEPS * look.own[STEP][back]) & (look.own[LAST][back] != 0)]
         if len(back):
             back = back[~look.young[back] & (look.own[STEADY][back] < _OFTEN)]
-            back = back[~(look.beside[COMMON_ACTIVITY][back] > _UNQUIET)]
             back = back[_may_be_lost(look, own, back)]
         if len(back):
             self._try(look, own, back)
@@ -167,7 +169,7 @@ def _are_new(look: Look, own: Floats, places: Ints, window: Window, lost: Flags)
     found: Flags = usual_end > _FASTER * _pace(value, around)
     nothing = np.where(ends > 0, ends, np.inf).min(1) <= _NOTHING * _middle(np.where(around, size, np.nan))
     # in a storm, steps are larger everywhere
-    ends /= np.fmax(look.beside[COMMON_ACTIVITY, places] / _UNQUIET, 1)[:, None]
+    ends /= _unrest(look, places)[:, None]
     steep, other = (np.minimum(_decades(look, places, ends[:, place]), _MOST) for place in (-1, -2))
     rare = np.log10(look.own[COUNT, places] / (own[RUNS, places] + _FIRST))
     score = steep + _OTHER * other + rare - np.log10(np.maximum(into.sum(1), 1))
@@ -217,12 +219,17 @@ def _slopes(size: Floats) -> Flags:
 
 
 def _may_be_lost(look: Look, own: Floats, places: Ints) -> Flags:
-    """bool[m], whether the steps there and back are large enough."""
-    nearest = np.minimum(look.size[places], own[ENTRY][places])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        may: Flags = nearest / look.own[STEP][places] >= _STEPS
-    may &= _decades(look, places, nearest) >= _DECADES
+    """bool[m], whether the steps there and back are large enough, if what is between them is the same for long."""
+    nearest = np.minimum(look.size[places], own[ENTRY][places]) / _unrest(look, places)
+    may: Flags = nearest >= _STEPS * look.own[STEP][places]
+    may &= _decades(look, places, nearest) >= _DECADES_SAME
     return may
+
+
+def _unrest(look: Look, places: Ints) -> Floats:
+    """float64[m], by how much steps are larger everywhere, in a storm; 1 without."""
+    unrest: Floats = np.fmax(look.beside[COMMON_ACTIVITY, places] / _UNQUIET, 1)
+    return unrest
 
 
 def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) -> Flags:
@@ -244,7 +251,11 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
     share = nearest / np.maximum(_middle(far), there * lost[:, 0])
     # where it goes that fast all around, it goes there by itself
     found: Flags = one_sided & (nearest > _FASTER * _pace(off, around)) & (lost.sum(1) >= _MANY) & (share >= _SHARE)
-    found &= (nearest >= _STEPS * look.own[STEP, places]) & (_decades(look, places, nearest) >= _DECADES)
+    # what it goes to by a large step is hardly the same again and again, in a row or not
+    unlikely = (1 - lost.sum(1)) * np.log10(np.maximum(look.own[STEADY, places], _FEWEST_STILL))
+    size = nearest / _unrest(look, places)
+    found &= size >= _STEPS * look.own[STEP, places]
+    found &= _decades(look, places, size) >= np.where(unlikely >= _UNLIKELY, _DECADES_SAME, _DECADES)
     return found & ~_is_rounded(look.own[LAST, places], off, lost, nearest)
 
 

@@ -121,6 +121,34 @@ def test_zeros_at_the_end_of_a_slope_are_called_if_neighbours_are_far_off_and_a_
     assert places(say([Dropout()], town), What.DROPOUT) == [(AT, AT + 7)]
 
 
+def test_a_constant_not_far_below_is_called_if_it_is_the_same_for_long_where_nothing_ever_is() -> None:
+    """A level that has as large steps by itself now and then, as water is let off for an hour."""
+    random = np.random.default_rng(18)
+    values: Floats = np.round(3 + random.normal(0, 0.01, 1000), 4)
+    for at in range(100, AT - 50, 50):
+        values[at : at + 3] -= random.uniform(0.3, 0.6)
+    lost, true = values.copy(), values.copy()
+    lost[[AT, AT + 1, AT + 3, AT + 4, AT + 5]] = 2.6
+    true[AT : AT + 6] = np.round(2.6 + random.normal(0, 0.01, 6), 4)
+    assert places(say([Dropout()], {"a": {"level": lost}}, kind="water"), What.DROPOUT) == [
+        (AT, AT + 1),
+        (AT + 3, AT + 5),
+    ]
+    assert say([Dropout()], {"a": {"level": true}}, kind="water") == []
+
+
+def test_in_a_storm_a_constant_is_called_that_is_far_enough() -> None:
+    town = {}
+    for number in range(6):
+        random = np.random.default_rng(number)
+        values = np.round(15 + random.normal(0, 0.2, 1000), 2)
+        values[AT - 20 : AT + 20] += random.normal(0, 1, 40)
+        town[f"s{number}"] = {"temperature": values.round(2)}
+    assert say([Dropout()], town) == []
+    town["s0"]["temperature"][AT : AT + 6] = 2.5
+    assert places(say([Dropout()], town), What.DROPOUT) == [(AT, AT + 5)]
+
+
 @pytest.mark.parametrize(("constant", "calls"), [(20.0, 0), (20.03, 1)])
 def test_a_value_that_is_only_rounded_is_not_lost(constant: float, calls: int) -> None:
     values: Floats = np.round(19.58 + np.random.default_rng(3).normal(0, 0.01, 1000), 2)
