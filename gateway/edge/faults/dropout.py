@@ -53,8 +53,8 @@ _FASTER = 1.5  # mean steps of those around, that the steps there and back are l
 _STEPS = 8.0  # mean steps
 _DECADES = 4.0  # by which a step as large is rare
 _DECADES_SAME = 2.0  # the same, if it is unlikely by so many decades
-_UNLIKELY = 3.5  # that as many readings are the same
-_FEWEST_STILL = 0.01  # share of steps that are none, at least
+_UNLIKELY = 3.5  # that as many readings are the same, of a channel
+_LEAST_STILL, _HARDLY_STILL = 0.01, 0.1  # whose share of steps that are none is at least, and at most, so large
 _MANY = 4  # lost readings
 _SHARE = 0.3  # of the median distance, that the least one is
 _FINEST = 1e-9  # no less is told apart
@@ -252,10 +252,12 @@ def _is_lost(look: Look, own: Floats, places: Ints, off: Floats, lost: Flags) ->
     # where it goes that fast all around, it goes there by itself
     found: Flags = one_sided & (nearest > _FASTER * _pace(off, around)) & (lost.sum(1) >= _MANY) & (share >= _SHARE)
     # what it goes to by a large step is hardly the same again and again, in a row or not
-    unlikely = (1 - lost.sum(1)) * np.log10(np.maximum(look.own[STEADY, places], _FEWEST_STILL))
+    steady = look.own[STEADY, places]
+    unlikely = (1 - lost.sum(1)) * np.log10(np.maximum(steady, _LEAST_STILL))
+    same = (unlikely >= _UNLIKELY) & (steady <= _HARDLY_STILL)
     size = nearest / _unrest(look, places)
     found &= size >= _STEPS * look.own[STEP, places]
-    found &= _decades(look, places, size) >= np.where(unlikely >= _UNLIKELY, _DECADES_SAME, _DECADES)
+    found &= _decades(look, places, size) >= np.where(same, _DECADES_SAME, _DECADES)
     return found & ~_is_rounded(look.own[LAST, places], off, lost, nearest)
 
 
