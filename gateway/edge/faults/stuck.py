@@ -114,7 +114,7 @@ class Stuck:
         # at an end of what is usual it may be calm: then what neighbours tell is believed, if this is far from that
         far = (look.size[places] > look.own[QUICK, places]) | ((where == _AT_END) & ~steady & _is_apart(look, places))
         # a channel that is young has not had its longest run yet
-        older = 1 + 200 / look.own[COUNT, places]
+        older = 1 + 500 / look.own[COUNT, places]
         # or if it was never still for so long there, either
         most = np.maximum(np.maximum(own[LONGEST, places], own[ASIDE, places]), _SHORT)
         longer = (where != _INSIDE) & ~steady & (many >= 2 * most * older + 12)

@@ -1,6 +1,7 @@
 """Stuck: a value that repeats itself for too long is called; a calm, or the end of a range, is not."""
 
 import numpy as np
+import pytest
 
 from gateway.edge.faults.look import What
 from gateway.edge.faults.stuck import Stuck
@@ -135,6 +136,13 @@ def test_a_channel_that_is_young_is_not_judged() -> None:
     values = weather(1, 90)
     values[40:80] = values[39]
     assert say([Stuck()], {"a": {"temperature": values}}) == []
+
+
+@pytest.mark.parametrize(("at", "calls"), [(112, 0), (700, 1)])
+def test_what_has_not_yet_been_still_for_long_is_given_more_time(at: int, calls: int) -> None:
+    values = weather(1, at + 28)
+    values[at:] = values[at - 1]
+    assert len(say([Stuck()], {"a": {"temperature": values}})) == calls
 
 
 def test_nothing_that_comes_later_changes_what_was_said() -> None:
